@@ -1,0 +1,99 @@
+"""restore_backup SET [PATH…]: put back what a pass replaced or deleted."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from clusterd import backups, cli, config, manifest, restore, run
+from clusterd.errors import OK, Failed, Usage
+from clusterd.manifest import Entry, Summary, shown
+
+DESCRIPTION = """\
+Put files from a backup set back where they were, with owner, mode, times, ACLs, extended attributes and hard links.
+What they replace goes into a new backup set first. A folder that has become a symlink is not followed. On the holder
+of the service's group only: anywhere else the next pass would overwrite them again. Without PATH and --all, show what
+is in the set."""
+EPILOG = """\
+examples:
+  restore_backup 20260314T0215                        what is in the set that begins so
+  restore_backup 20260314T0215 /srv/samba/plan.ods    put one file back
+  restore_backup 20260314T0215 /srv/samba/sales/      a folder, with all that is below it in the set
+  restore_backup 20260314T0215 --all --to /root/look  everything, below another folder
+
+Names with unprintable characters are shown with escapes; in bash they are written $'...'."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; also the source of the man page."""
+    made = cli.parser("restore_backup", DESCRIPTION, EPILOG)
+    made.add_argument("set", metavar="SET", help="a backup set of this node, or how its id begins")
+    made.add_argument("paths", metavar="PATH", nargs="*", help="files to put back, or folders; absolute")
+    made.add_argument("--all", action="store_true", help="put back everything in the set")
+    made.add_argument("--to", metavar="DIR", help="put the files below DIR, with their whole path, on any node")
+    made.add_argument("--force", action="store_true", help="put back although this node is not the holder")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The script."""
+    return cli.main(parser(), restore_backup, argv)
+
+
+def restore_backup(options: argparse.Namespace) -> int:
+    """Find the set, choose from it, look where it belongs, put it back."""
+    if options.all and options.paths:
+        raise Usage("--all goes without PATH")
+    found = backups.find(options.set)
+    if not options.all and not options.paths:
+        return _show(found, list(backups.entries(found.set)), options.json)
+    entries = list(backups.entries(found.set))
+    chosen = entries if options.all else restore.choose(entries, options.paths)
+    places = restore.elsewhere(options.to) if options.to else _places(options, found)
+    jobs = restore.plan(chosen, places)
+    if run.dry_run:
+        return _dry(jobs, options.json)
+    made = restore.put_back(found, jobs)
+    return _report(found, chosen, made, options)
+
+
+def _places(options: argparse.Namespace, found: Summary) -> list[restore.Place]:
+    """Where the service's files belong, if this is the node to put them back on."""
+    settings = config.load(options.config)
+    service = settings.services.get(found.service)
+    if service is None:
+        raise Failed(f"{found.service}: there is no such service (any more): put its files into a folder with --to DIR")
+    if not options.force:
+        restore.check_holder(service)
+    return restore.places(service)
+
+
+def _show(found: Summary, entries: list[Entry], as_json: bool) -> int:
+    if as_json:
+        cli.show_json({**found._asdict(), "files": [entry._asdict() for entry in entries]})
+        return OK
+    for entry in entries:
+        print(manifest.line(entry))
+    if sys.stdout.isatty():
+        print(f"Put them back with: restore_backup {found.set} PATH… (or --all)")
+    return OK
+
+
+def _dry(jobs: list[restore.Job], as_json: bool) -> int:
+    """--dry-run: each path, and whether something is there now."""
+    would = {job.place.target + name: job.place.target + name in job.replaces for job in jobs for name in job.names}
+    if as_json:
+        cli.show_json({"would_restore": sorted(would), "would_replace": sorted(path for path in would if would[path])})
+        return OK
+    for path, replaces in would.items():
+        print(f"would put back: {shown(path)}" + (" (what is there now goes into a backup set)" if replaces else ""))
+    return OK
+
+
+def _report(found: Summary, chosen: list[Entry], made: Summary, options: argparse.Namespace) -> int:
+    if options.json:
+        answer = {"set": found.set, "restored": [entry.path for entry in chosen], "kept": made.entries and made.set}
+        cli.show_json(answer)
+    elif sys.stdout.isatty() or options.verbose:
+        kept = f"; what they replaced is in {made.set}" if made.entries else ""
+        print(f"{len(chosen)} put back from {found.set}{kept}")
+    return OK

@@ -1,0 +1,162 @@
+"""watchdog: keeps looking, decides, starts takeover and release. A parent that does nothing else keeps it alive."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from clusterd import cli, config, keyfile, log, paths, run
+from clusterd.errors import OK, Busy, ConfigError
+from clusterd.lock import Lock, held
+from clusterd.model import Config
+
+DESCRIPTION = """\
+Watch the peers on every path, many times a second; decide who holds what; renew the leases of the addresses held
+here; start takeover and release. One instance a node: a second start exits at once, so cron may start it every
+minute. SIGHUP starts it again without moving anything (after an upgrade). SIGTERM ends it: what is held here is then
+let go of by the kernel when the leases end, and the peer takes over."""
+
+QUICK = 1.0
+"""Seconds; a loop that ends sooner than that..."""
+PAUSE = 1.0
+"""...is started again only after so many, if it happens again and again."""
+PATIENCE = 3
+PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; also the source of the man page."""
+    return cli.parser("watchdog", DESCRIPTION)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The script."""
+    return cli.main(parser(), watchdog, argv)
+
+
+def watchdog(options: argparse.Namespace) -> int:
+    """Supervise the loop until SIGTERM; 0 as well if another watchdog is at it."""
+    if run.dry_run:
+        print(f"would watch {', '.join(peer.name for peer in config.load(options.config).peers())}")
+        return OK
+    if held("watchdog"):
+        log.debug("another watchdog is at it")
+        return OK
+    try:
+        lock = Lock("watchdog").acquire()
+    except Busy as busy:
+        log.debug(str(busy))
+        return OK
+    from clusterd import arbiter, configtrust, network  # every minute cron starts one that ends here
+
+    with lock:
+        settings = config.load(options.config)
+        configtrust.check_folders()
+        keys = keyfile.read(settings)
+        arbiter.password(settings)
+        os.chdir("/")
+        clean = _clean_stop()
+        for problem in network.prepare(settings):
+            log.event("network-not-ready", problem, level="error")
+        log.event("watchdog-started", f"watching {', '.join(peer.name for peer in settings.peers())}")
+        again = _supervise(settings, keys, clean)
+    if again:
+        _start_again()
+    return OK
+
+
+def _clean_stop() -> bool:
+    """Whether the last stop was in order; asked once a start, and a start within the same boot is no fresh boot."""
+    try:
+        os.unlink(paths.CLEAN)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
+    """Keep a loop running; whether the whole watchdog is to start again, with another configuration."""
+    from clusterd import notify, watch
+
+    ending = _Ending()
+    failures = 0
+    while True:
+        began = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
+        child = os.fork()
+        if child == 0:
+            for number in PASSED_ON:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+            _loop(settings, keys, clean)
+        ending.child = child
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        _, status = os.waitpid(child, 0)
+        ending.child = 0
+        code = os.waitstatus_to_exitcode(status)
+        if code == watch.RELOAD or ending.again:
+            return True
+        if ending.asked or code == OK:
+            return False
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        notify.tell_detached(settings, "watchdog-restarted", f"the loop ended ({how}) and is started again")
+        failures = failures + 1 if time.monotonic() - began < QUICK else 0
+        if failures > PATIENCE:
+            time.sleep(PAUSE)
+        if ending.asked:
+            return ending.again
+
+
+class _Ending:
+    """Passes SIGTERM on to the loop; after SIGHUP the watchdog starts again, as a new version of itself perhaps."""
+
+    def __init__(self) -> None:
+        self.asked = self.again = False
+        self.child = 0
+        for number in PASSED_ON:
+            signal.signal(number, self._pass_on)
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        self.asked = True
+        self.again = number == signal.SIGHUP
+        if self.child:
+            with suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGTERM)
+
+
+def _loop(settings: Config, keys: keyfile.Keys, clean: bool) -> None:
+    """The child: the loop, at real-time priority where that is allowed. What it starts is back to normal."""
+    from clusterd import watch
+
+    code = 1
+    try:
+        priority = os.sched_param(os.sched_get_priority_min(os.SCHED_RR))
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, priority)
+    except OSError as error:
+        log.debug(f"no real-time priority: {error.strerror}")
+    try:
+        code = watch.Watch(settings, _latest(settings, keys), clean=clean).run()
+        if code == watch.ORPHANED:
+            _start_again()
+    finally:
+        if sys.exc_info()[1] is not None:
+            sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _latest(settings: Config, keys: keyfile.Keys) -> keyfile.Keys:
+    """The keys as they are now: since the parent has read them they may have been rotated."""
+    try:
+        return keyfile.read(settings)
+    except ConfigError as error:
+        log.debug(str(error))
+        return keys
+
+
+def _start_again() -> None:
+    """Become a fresh watchdog; what is held stays held: that takes less than a lease."""
+    os.execv(sys.argv[0], sys.argv)

@@ -1,0 +1,153 @@
+"""What must be certain before a group is taken: nobody claims it, nobody answers for it, who is silent is off.
+
+The watchdog has decided on the same evidence a moment ago; a takeover by hand has only this. With an arbiter, its
+grant comes last.
+"""
+
+import time
+
+from clusterd import arbiter, arp, durations, fence, log, notify, ownership, reach, view
+from clusterd.errors import Busy, CannotTell, Failed, NotPermitted
+from clusterd.model import Config, Group
+from clusterd.picture import NOT_FENCED
+
+ASK_FOR = 0.15
+"""Seconds during which a takeover by hand asks the LAN whether somebody answers for the address."""
+
+
+def check_standby() -> None:
+    """A node in standby acquires nothing.
+
+    Raises:
+        NotPermitted: it is in standby.
+    """
+    standby = ownership.standby()
+    if standby:
+        raise NotPermitted(f"this node is in standby ({standby.cause}: {standby.reason}): it acquires nothing")
+
+
+def make_sure(config: Config, group: Group, *, force: bool) -> int:
+    """For a takeover by hand: whether nobody has the group, as far as can be known; returns the epoch to take.
+
+    Raises:
+        Failed: somebody has it. No force helps against an address that answers.
+        CannotTell: the evidence does not suffice.
+    """
+    _check_claims(config, group, view.need())
+    answering = _who_answers(config, group)
+    if answering:
+        raise Failed(f"{answering} still answers for {group.name}: nothing is taken over")
+    now = view.need_new()
+    _check_claims(config, group, now)
+    silent = [peer.name for peer in now.peers.values() if not peer.heard]
+    if silent and not now.reach and not force:
+        raise CannotTell("no peer is heard and no reference host answers: this node may be the isolated one (--force)")
+    if now.outnumbered() and not force:
+        raise CannotTell("fewer than half of the nodes that count are heard: the others may have it (--force)")
+    known = [ownership.read(group.name).epoch]
+    known += [peer.groups.get(group.name, {}).get("epoch", 0) for peer in now.peers.values()]
+    return max(known) + 1
+
+
+def _check_claims(config: Config, group: Group, now: view.View) -> None:
+    holder = now.holder(group.name)
+    if holder and holder != config.me().name:
+        raise Failed(f"{holder} holds {group.name}: run `release {group.name} --to {config.me().name}` there")
+    for peer in now.peers.values():
+        if peer.heard and peer.groups.get(group.name, {}).get("taking"):
+            raise Failed(f"{peer.name} is taking {group.name} over just now")
+        if peer.vouched and ownership.read(group.name).holder == peer.name:
+            raise Failed(f"{peer.name}, which had {group.name} last, is not heard here, but by another node")
+
+
+def _who_answers(config: Config, group: Group) -> str:
+    """The address of the group and the MAC that answers for it on the LAN; "" if nobody does."""
+    interface = config.me().interface
+    addresses = [address.split("/")[0] for address in group.addresses]
+    with arp.Socket(interface) as sock:
+        end = time.monotonic() + ASK_FOR
+        while time.monotonic() < end:
+            for address in addresses:
+                sock.probe(address)
+            time.sleep(reach.URGENT)
+            for answer in sock.read():
+                if answer.address in addresses:
+                    return f"{answer.address} at {answer.mac}"
+    return ""
+
+
+def fence_silent(config: Config, group: Group, unheard: tuple[str, ...] | None) -> tuple[str, ...]:
+    """With a fence agent: switch every silent peer off before anything of it is taken; returns those.
+
+    None: by hand; ask the view who is silent, and leave out the delay, which is for two that act at once.
+
+    Raises:
+        Busy: one of them was heard again before its turn came: the watchdog is to decide anew.
+        Failed: one of them is not known to be off. A notice has been sent; nothing may be taken over.
+    """
+    if not fence.wanted(config):
+        return ()
+    if unheard is None:
+        unheard = tuple(peer.name for peer in view.need().peers.values() if not peer.heard)
+    else:
+        _wait_turn(config, unheard)
+    for name in unheard:
+        try:
+            fence.off(config, config.nodes[name])
+            _check_silence(config, group, name)
+        except Failed as error:
+            notify.tell_detached(config, "fence-failed", str(error), group=group.name, subject=name, peer=name)
+            raise
+        seen = view.read()
+        if arbiter.wanted(config) and seen and name in seen.peers:
+            arbiter.note_fenced(name, seen.peers[name].boot)
+        notify.tell_detached(config, "fenced", f"{name} is off", group=group.name, subject=name, peer=name)
+    return unheard
+
+
+def _wait_turn(config: Config, unheard: tuple[str, ...]) -> None:
+    """The delay of those who are to be fenced, in which they may fence this node; then look again."""
+    delay = max((config.nodes[name].fence_delay for name in unheard), default=0.0)
+    if not delay:
+        return
+    log.event("fence-waits", f"{', '.join(unheard)}: to be fenced in {durations.show(delay)}")
+    time.sleep(delay)
+    now = view.need_new()
+    back = [name for name in unheard if now.peers[name].heard]
+    if back:
+        raise Busy(f"{', '.join(back)}: heard again, not fenced")
+
+
+def _check_silence(config: Config, group: Group, name: str) -> None:
+    """What is off does not answer: an agent with the wrong plug has switched off another machine.
+
+    Raises:
+        Failed: it, or somebody else, does.
+    """
+    answering = _who_answers(config, group)
+    if answering:
+        raise Failed(f"{NOT_FENCED}the agent says that {name} is off, but {answering} still answers for {group.name}")
+
+
+def switch_on(config: Config, fenced: tuple[str, ...]) -> None:
+    """With [fence] action = reboot: give those who were fenced their power back. A failure is told, no more."""
+    for name in fenced if config.fence.action == "reboot" else ():
+        try:
+            fence.on(config, config.nodes[name])
+            log.event("power-on", f"{name} is switched on again", level="notice", peer=name)
+        except Failed as error:
+            notify.tell_detached(config, "power-on-failed", str(error), subject=name, peer=name)
+
+
+def granted(config: Config, group: Group, epoch: int, *, ordered: bool = False, by_hand: bool = False) -> bool:
+    """With an arbiter: wait until it grants the group to this node, which nothing may be taken without.
+
+    Returns:
+        whether that took its time, and what was known before it has to be asked again.
+
+    Raises:
+        Failed: it is another node's there.
+        CannotTell: the arbiter does not answer.
+    """
+    patience = config.arbiter.ttl + arbiter.BEYOND if ordered or by_hand else arbiter.HANDED_OVER
+    return arbiter.obtain(config, group, epoch, ordered=ordered, seconds=patience)

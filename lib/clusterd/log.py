@@ -1,0 +1,87 @@
+"""What happened, for people and programs: stderr when asked for, syslog, and events.jsonl.
+
+An *event* is something that changed or needs a person: one JSON object a line in events.jsonl, and one line in
+syslog. Everything else is debugging, and shown with ``-v`` only.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from clusterd import paths
+
+verbosity = 0
+"""How many -v were given; set once by cli.py."""
+program = "clusterd"
+"""The name of the running script, the tag in syslog; set once by cli.py."""
+
+_PRIORITY = {"debug": 7, "info": 6, "notice": 5, "warning": 4, "error": 3, "alert": 1}
+
+
+def debug(text: str) -> None:
+    """A line on stderr, with ``-v``."""
+    if verbosity:
+        print(shown(f"{program}: {text}"), file=sys.stderr, flush=True)
+
+
+def event(name: str, text: str, *, level: str = "info", **facts: Any) -> dict[str, Any]:
+    """Record that something happened; return the record as written.
+
+    Args:
+        name: what kind of thing, in a few hyphenated words: "takeover-done".
+        text: one line for people.
+        level: debug, info, notice, warning, error or alert, as in syslog(3).
+        facts: whatever a program would want to read; JSON values. None may be named like the record's own keys.
+
+    ``time`` is the wall clock, which is set now and then; ``uptime``, seconds of the boot clock, is what tells how
+    long something took.
+    """
+    record = {
+        "time": timestamp(),
+        "uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3),
+        "event": name,
+        "level": level,
+        "text": text,
+        "program": program,
+        "node": os.uname().nodename,
+        **facts,
+    }
+    debug(text)
+    _syslog(level, f"{name}: {text}")
+    _append(json.dumps(record))
+    return record
+
+
+def shown(text: str) -> str:
+    """Text, or a path, in one line that does no harm on a terminal: what is not printable as Python's escapes."""
+    return text if text.isprintable() else text.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def timestamp() -> str:
+    """Local time to the millisecond, as in RFC 3339: 2026-01-31T23:59:59.123+01:00."""
+    now = time.time()
+    local = time.localtime(now)
+    zone = time.strftime("%z", local)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{int(now * 1000) % 1000:03d}{zone[:3]}:{zone[3:]}"
+
+
+def _append(line: str) -> None:
+    """One write, in append mode, so that lines of several processes never mix. A full disk stops no takeover."""
+    try:
+        os.makedirs(paths.LOG, mode=0o750, exist_ok=True)
+        fd = os.open(paths.EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            os.write(fd, f"{line}\n".encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        print(f"{program}: {paths.EVENTS}: {error.strerror}", file=sys.stderr)
+
+
+def _syslog(level: str, text: str) -> None:
+    import syslog
+
+    syslog.openlog(program, syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(_PRIORITY[level], text.encode("utf-8", "replace").decode())

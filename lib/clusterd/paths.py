@@ -1,0 +1,71 @@
+"""Every path of the system, named once. Environment variables move a whole tree, for tests and odd systems."""
+
+import os
+
+CONF = os.environ.get("CLUSTERD_CONF", "/etc/cluster.d")
+STATE = os.environ.get("CLUSTERD_STATE", "/var/lib/clusterd")
+RUN = os.environ.get("CLUSTERD_RUN", "/run/clusterd")
+LOG = os.environ.get("CLUSTERD_LOG", "/var/log/clusterd")
+
+GROUPS = f"{STATE}/groups"
+"""One JSON record a group: its epoch and holder as this node knows them."""
+STANDBY = f"{STATE}/standby"
+"""The standby lock: a node that has it acquires nothing."""
+PEERS = f"{STATE}/peers"
+"""What was last heard of each peer and must survive a reboot: its incarnation."""
+PASSES = f"{STATE}/passes"
+"""One JSON record a service: the passes sent and received."""
+GENERATIONS = f"{STATE}/generations"
+"""What the files of a service were like before a pass that is not complete yet; one list a service."""
+TROUBLE = f"{STATE}/trouble"
+"""What was last wrong with the passes of a service to a node: a person hears of it once."""
+NOTICES = f"{STATE}/notices"
+"""Notices that are not delivered yet, and below told/ which ones a person has had."""
+BACKUPS = f"{STATE}/backups"
+"""One folder a backup set: manifest.json and files/."""
+CLEAN = f"{STATE}/clean-stop"
+"""Present if the watchdog was stopped in order: nothing was held when it ended."""
+SSH_KEY = f"{STATE}/ssh/id_ed25519"
+"""This node's own key, with which its peers let it through peer_gate."""
+
+LEAVING = f"{RUN}/leaving.json"
+VIEW = f"{RUN}/view.json"
+SURE = f"{RUN}/sure"
+"""The watchdog's latest view, with the time until which it is good."""
+FENCED = f"{RUN}/fenced"
+"""When each node was last known to be off, by the fence agent; one JSON fact a node."""
+KEYS_IN_USE = f"{RUN}/keys.json"
+"""Fingerprints of the secrets that the watchdog uses (keyfile.py)."""
+CONFIG_CACHE = f"{RUN}/config.json"
+"""The checked configuration, with the identity of the files that it was read from (config.py)."""
+LOCKS = f"{RUN}/locks"
+STARTED = f"{RUN}/passes"
+"""When the last pass of each service from here began."""
+CONNECTIONS = f"{RUN}/ssh"
+"""Sockets of the shared connections to the peers."""
+RSYNC = f"{RUN}/rsync"
+"""Settings of the receiving rsync."""
+EVENTS = f"{LOG}/events.jsonl"
+
+SENTINEL = ".clusterd"
+"""The file that lies in every mirrored tree, on both sides."""
+
+PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for, behind the caller's PATH."""
+PROC = "/proc"
+SYSCTL = "/proc/sys/net"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+INTERFACES = os.environ.get("CLUSTERD_INTERFACES", "/etc/network/interfaces")
+"""ifupdown's file; tests point it elsewhere."""
+IFCFG = os.environ.get("CLUSTERD_IFCFG", "/etc/sysconfig/network-scripts")
+"""Red Hat's folder of ifcfg-* files."""
+
+
+def heartbeat_key(conf: str) -> str:
+    """The shared secret of the heartbeats, below the configuration folder `conf`."""
+    return f"{conf}/key"
+
+
+def known_hosts(conf: str) -> str:
+    """The nodes' ssh host keys, below the configuration folder `conf`."""
+    return f"{conf}/known_hosts"

@@ -1,0 +1,219 @@
+"""What has been heard of the peers: the watchdog's memory, from which the picture for the decision is made."""
+
+import time
+
+from clusterd import fence, model, picture, quorum, view
+from clusterd.heartbeat import Path
+from clusterd.picture import Claim, Me, Peer, Rules
+from clusterd.word import Word
+
+LAN = "lan"
+
+
+class Peers:
+    """Keeps, of each peer, when it was heard on which path, and its last word."""
+
+    def __init__(self, config: model.Config) -> None:
+        self.config = config
+        self.nearby = [network.name for network in config.me().networks]
+        self.peers = {peer.name: Peer(peer.name, dict.fromkeys(self.nearby, None)) for peer in config.peers()}
+        self.words: dict[str, Word] = {}
+        self.skews: dict[str, float] = {}
+
+    def remember(self, old: view.View) -> None:
+        """Go on from the view that an earlier loop of this boot has left; see also `excuse`."""
+        for seen in old.peers.values():
+            peer = self.peers.get(seen.name)
+            if peer is None:
+                continue
+            heard = {path: None if age is None else old.written - age for path, age in seen.paths.items()}
+            groups = {
+                name: Claim(claim["epoch"], claim["holder"], claim["held"], claim["pinned"])
+                for name, claim in seen.groups.items()
+            }
+            self.peers[seen.name] = peer._replace(
+                heard={**peer.heard, **heard},
+                groups=groups,
+                standby=seen.standby,
+                reach=seen.reach,
+                counted=seen.counted,
+            )
+
+    def excuse(self, rules: Rules, then: float, now: float) -> None:
+        """Nobody was listening from `then` to `now`: who was heard until then counts as heard until now."""
+        for name, peer in self.peers.items():
+            if peer.fresh(rules, then):
+                heard = {path: at if at is None else max(at, now) for path, at in peer.heard.items()}
+                self.peers[name] = peer._replace(heard=heard, whole_since=None, hears_me=False)
+
+    def hear(self, word: Word, path: str, now: float) -> bool:
+        """Take in a word; whether it says anything new, or comes from a peer that was overdue."""
+        peer = self.peers[word.node]
+        known = self.words.get(word.node)
+        if known and (word.incarnation, word.sequence) < (known.incarnation, known.sequence):
+            # It was overtaken on another path: a sign of life, but no longer that node's present word.
+            self.peers[word.node] = peer._replace(heard={**peer.heard, path: now})
+            return False
+        before = (peer.groups, peer.standby, peer.reach, peer.hears_me)
+        overdue = (peer.silence(now) or now) > self.config.heartbeat.isolated_after
+        self.words[word.node] = word
+        self.skews[word.node] = word.clock - time.time()
+        heard = {**peer.heard, path: now}
+        made = peer._replace(
+            heard=heard,
+            boot=word.boot,
+            groups=word.groups,
+            standby=word.standby,
+            reach=word.reach,
+            hears_me=self.config.me().name in word.hears,
+            hears=word.hears,
+            digest_same=word.digest == self.config.digest[:16],
+            arbiter=word.arbiter,
+        )
+        self.peers[word.node] = made
+        return overdue or before != (made.groups, made.standby, made.reach, made.hears_me)
+
+    def rumour(self, word: Word, now: float) -> None:
+        """A word has come that may be an old one: it says that somebody may be there, and what was true once."""
+        self.peers[word.node] = self.peers[word.node]._replace(rumoured=now, rumours=word.groups)
+
+    def expect_lan(self, mine: bool, now: float) -> None:
+        """The LAN is a path only while both ends have an address there; it counts from when that began.
+
+        It is not forgotten while it is where the peer was heard last: that would make a silence longer than it is.
+        """
+        for name, peer in self.peers.items():
+            word = self.words.get(name)
+            expected = mine and word is not None and word.lan
+            if expected and LAN not in peer.heard:
+                self.peers[name] = peer._replace(heard={**peer.heard, LAN: now})
+            elif not expected and LAN in peer.heard and peer.silence(now) is not None:
+                heard = {path: at for path, at in peer.heard.items() if path != LAN}
+                last = (peer.heard[LAN] or 0.0) - self.config.heartbeat.interval
+                if any(at is not None and at >= last for at in heard.values()):
+                    self.peers[name] = peer._replace(heard=heard)
+
+    def note(self, rules: Rules, me: Me, now: float) -> tuple[Peer, ...]:
+        """The picture of all peers, with its "since" fields brought up to date."""
+        noted = tuple(picture.note(rules, me, peer, now) for peer in self.peers.values())
+        self.peers = {peer.name: peer for peer in quorum.assess(rules, me, noted, now)}
+        return tuple(self.peers.values())
+
+    def urgent(self, rules: Rules, now: float) -> bool:
+        """Whether a peer that was there is overdue: every moment counts."""
+        return any(_overdue(rules, peer.last(), now) for peer in self.peers.values())
+
+    def partly(self, rules: Rules, now: float) -> bool:
+        """Whether a peer is overdue on one path at least: both ends count the reference hosts anew, before they judge
+        whose network it is.
+        """
+        return any(_overdue(rules, at, now) for peer in self.peers.values() for at in peer.heard.values())
+
+    def heard(self, rules: Rules, now: float) -> tuple[str, ...]:
+        """The peers that are heard now."""
+        return tuple(name for name, peer in self.peers.items() if peer.fresh(rules, now))
+
+    def unheard(self, rules: Rules, now: float) -> set[str]:
+        """The others."""
+        return set(self.peers) - set(self.heard(rules, now))
+
+    def limits(self, rules: Rules, now: float) -> list[float]:
+        """When a peer that says nothing more is overdue, not heard, dead: the times that are yet to come."""
+        lasts = [last for peer in self.peers.values() if (last := peer.last()) is not None]
+        times = (rules.interval + picture.SLACK, rules.isolated_after, rules.dead_after)
+        return [at for last in lasts for limit in times if (at := last + limit + 0.001) > now]
+
+    def seen(self, rules: Rules, now: float) -> dict[str, tuple[int, int]]:
+        """What has been heard last of each peer, for its information; a pair needs none."""
+        names = self.heard(rules, now) if len(self.peers) > 1 else ()
+        return {name: (word.incarnation, word.sequence) for name in names if (word := self.words.get(name))}
+
+    def agree(self, rules: Rules, group: str, since: tuple[int, int], now: float) -> bool:
+        """Whether every peer that is heard and hears us knows our word `since`, and does not want the group itself.
+
+        So of more than two nodes no two take it at the same time, whatever is lost on the way. A pair needs no such
+        agreement: its peer is silent, or the group was handed over or is nobody's.
+        """
+        if len(self.peers) == 1:
+            return True
+        me = self.config.me().name
+        for name in self.heard(rules, now):
+            word = self.words.get(name)
+            if not self.peers[name].hears_me:
+                continue
+            if word is None or word.seen.get(me, (0, 0)) < since or picture.wanted(word.groups.get(group, Claim())):
+                return False
+        return True
+
+    def awaits_us(self, word: Word) -> bool:
+        """Whether the speaker is about to take a group, and waits for everybody to know that."""
+        return len(self.peers) > 1 and any(claim.taking for claim in word.groups.values())
+
+    def views(self, rules: Rules, now: float) -> dict[str, view.PeerView]:
+        """What is published of them."""
+        return {name: self._view(rules, peer, now) for name, peer in self.peers.items()}
+
+    def _view(self, rules: Rules, peer: Peer, now: float) -> view.PeerView:
+        fresh = peer.fresh(rules, now)
+        return view.PeerView(
+            name=peer.name,
+            heard=fresh,
+            paths={path: None if at is None else round(now - at, 3) for path, at in peer.heard.items()},
+            standby=peer.standby,
+            groups={name: claim._asdict() for name, claim in peer.groups.items()},
+            reach=peer.reach,
+            hears_me=peer.hears_me,
+            digest_same=peer.digest_same,
+            skew=round(self.skews[peer.name], 4) if fresh and peer.name in self.skews else None,
+            stable=None if peer.whole_since is None else round(now - peer.whole_since, 3),
+            boot=peer.boot,
+            arbiter=peer.arbiter,
+            vouched=peer.vouched,
+            counted=peer.counted,
+        )
+
+
+def _overdue(rules: Rules, heard: float | None, now: float) -> bool:
+    return heard is not None and rules.interval + picture.SLACK < now - heard < 10 * rules.dead_after
+
+
+def rules_of(config: model.Config) -> Rules:
+    """The part of the configuration that decides."""
+    return Rules(
+        interval=config.heartbeat.interval,
+        isolated_after=config.heartbeat.isolated_after,
+        dead_after=config.heartbeat.dead_after,
+        hold_down=config.failover.hold_down,
+        start_alone=config.failover.start_alone,
+        wait_for_peer=config.failover.wait_for_peer,
+        failback=config.failover.failback,
+        fencing=fence.wanted(config),
+        arbiter=config.arbiter.kind != "reference",
+        arbiter_ttl=config.arbiter.ttl,
+        failsafe=config.arbiter.failsafe,
+        lease=config.failover.lease,
+        nodes=tuple(config.nodes),
+    )
+
+
+def open_paths(config: model.Config) -> list[Path]:
+    """The paths of this node: its heartbeat networks, and the LAN."""
+    me = config.me()
+    port = config.heartbeat.port
+    opened = []
+    for network in me.networks:
+        targets = {
+            peer.name: tuple(_plain(other.address) for other in peer.networks if other.name == network.name)
+            for peer in config.peers()
+        }
+        opened.append(Path(network.name, network.interface, port, targets))
+    lan = {
+        peer.name: tuple(_plain(address) for address in (*peer.addresses, *peer.admin_addresses))
+        for peer in config.peers()
+    }
+    opened.append(Path(LAN, me.interface, port, lan))
+    return opened
+
+
+def _plain(address: str) -> str:
+    return address.split("/")[0]

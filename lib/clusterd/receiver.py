@@ -1,0 +1,220 @@
+"""The receiving side of a pass: what may come in, what is kept of the old, and what is left behind when it is cut.
+
+The session of the gate that talks with the sender holds the service's lock as long as the pass lasts. rsync itself
+runs in another process, started by the gate as well, with a lock of its own, so that a takeover can end both.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from clusterd import asked, backups, generation, guards, lock, log, model, passes, run, strays
+from clusterd.channel import Channel, Ended, Silent
+from clusterd.errors import ClusterdError, Failed
+from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy, walk
+from clusterd.model import Config, Service
+from clusterd.passes import Done, Record, Returned, Unfinished
+
+SYNC = 3600
+"""Seconds that writing everything to the disk may take."""
+
+
+class Session:
+    """One pass, from the first word of the sender to its last."""
+
+    def __init__(self, config: Config, service: Service, node: str, epoch: int, channel: Channel) -> None:
+        self.config = config
+        self.service = service
+        self.node = node
+        self.epoch = epoch
+        self.channel = channel
+        self.began = time.time()
+        self.set = ""
+        self.found: tuple[tuple[str, bool], ...] | None = None
+        self.record = Record(service.name)
+
+    def run(self) -> None:
+        """Answer the sender until it has ended the pass, or is gone: then the pass is cut."""
+        with lock.wait_for(f"receive-{self.service.name}", PATIENCE):
+            try:
+                guards.check_sender(self.service, self.node, self.epoch)
+                self.record = self._recover()
+                self.channel.send(**self._hello())
+                while self._answer(self.channel.receive(self.config.mirror.timeout)):
+                    pass
+            except (Ended, Silent) as error:
+                log.debug(f"{self.service.name}: {error}")
+            finally:
+                if self.set:
+                    self._end_cut()
+
+    def _recover(self, *, before_start: bool = False) -> Record:
+        """Finish what a cut pass left behind; what it has taken away here that is nowhere else is told at last."""
+        before = passes.read(self.service.name).unfinished
+        record = recover(self.service, before_start=before_start)
+        if before and not before.closed:
+            strays.tell_kept(self.config, self.service.name, before.set)
+        return record
+
+    def _hello(self) -> dict[str, Any]:
+        places = guards.check_target(self.service, self.record)
+        return {
+            "clock": time.time(),
+            "paths": self.service.paths,
+            "ids": {path: place.id for path, place in places.items()},
+            "entries": self.record.entries(),
+            "first": self.record.received is None and not self.record.sent,
+            "returns": self.record.returns(self.epoch),
+        }
+
+    def _answer(self, message: dict[str, Any]) -> bool:
+        """Do what the sender asks; whether more is to come."""
+        wanted = message.get("do")
+        with self.channel.alive():
+            if wanted == "clock":
+                answer: dict[str, Any] = {"clock": time.time()}
+            elif wanted == "look":
+                answer = self._look()
+            elif wanted == "begin" and not self.set:
+                answer = self._begin(message)
+            elif wanted == "end":
+                answer = self._end(message)
+            else:
+                raise Failed(f"{self.node} asks for what there is not: {str(wanted)[:80]!r}")
+        self.channel.send(**answer)
+        return bool(wanted != "end")
+
+    def _look(self) -> dict[str, Any]:
+        """What is in the tree: how much, and on the way back, what only this node has."""
+        since = self._since()
+        count, found = 0, []
+        for path, about in walk(self.service):
+            count += 1
+            if since is not None and about.st_ctime >= since:
+                found.append(path)
+        if self.record.returned:
+            self.found = self.record.returned.unmirrored
+        elif since is not None:
+            self.found = tuple(_with_age(found, since))
+        return {"count": count, "unmirrored": self.found or ()}
+
+    def _since(self) -> float | None:
+        """From when on what was written here may never have been mirrored; None if this is no return."""
+        since = self.record.alone_since(self.node) if self.record.returns(self.epoch) else None
+        return None if since is None else since - passes.TICK
+
+    def _begin(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The pass is going to change files: keep what it replaces, and know after a crash that it was cut."""
+        guards.check_sender(self.service, self.node, self.epoch)
+        said = asked.begin(self.service, message)
+        self.check_space(said.space)
+        if self._since() is not None and self.found is None:
+            self._look()
+        earlier, listing = self._generation()
+        set_id = backups.create(self.service.name, self.node, self.epoch)
+        backups.note(set_id, unmirrored=[path for path, _ in self.found or ()], both=said.both)
+        backups.keep_folders(set_id, said.folders)
+        self.record = passes.write(
+            self.record._replace(
+                unfinished=Unfinished(
+                    self.node,
+                    self.epoch,
+                    time.time(),
+                    set_id,
+                    above=above(self.service),
+                    named=tuple(said.named),
+                    earlier=earlier,
+                    listing=listing,
+                ),
+                returned=Returned(self.epoch, self.found) if self.found is not None else self.record.returned,
+            )
+        )
+        self.set = set_id
+        return {"set": set_id, "files": os.path.realpath(backups.files_folder(set_id))}
+
+    def _generation(self) -> tuple[tuple[str, ...], str]:
+        """The sets of passes that were cut since the last complete one, and the list of what was here before them."""
+        cut = self.record.unfinished
+        if cut and not cut.served:
+            return cut.sets(), cut.listing
+        return (), generation.make(self.service) if self.service.consistent else ""
+
+    def check_space(self, space: dict[str, int]) -> None:
+        """Whether so many bytes below each path still go on the disks.
+
+        Raises:
+            Failed: they do not.
+        """
+        wanted: dict[int, tuple[str, int]] = {}
+        for path, size in space.items():
+            device = os.stat(guards.existing(path)).st_dev
+            wanted[device] = (path, wanted.get(device, ("", 0))[1] + size)
+        for path, size in wanted.values():
+            free = guards.free_space(path)
+            if size > free:
+                raise Failed(
+                    f"{self.service.name}: {path}: {size / 2**20:.1f} MiB are to come and {free / 2**20:.1f} MiB are "
+                    f"free on {model.hostname()}: nothing was changed; make room there"
+                )
+
+    def _end(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The sender says that the pass is over: the set is closed, and a complete pass is remembered as such."""
+        guards.check_sender(self.service, self.node, self.epoch)
+        said = asked.end(self.service, message)
+        end_rsync(self.service.name)
+        if self.set and self.record.unfinished:
+            put_back(self.record.unfinished.above)
+        places = guards.check_target(self.service, self.record._replace(places={}))
+        if self.set and said.complete:
+            for path in self.service.paths:
+                run.check(("sync", "-f", guards.existing(path)), timeout=SYNC)
+        answer = self._close(said)
+        if said.complete:
+            done = Done(self.node, self.epoch, self.began, time.time(), said.entries)
+            self.record = passes.complete_received(self.record, done, places)
+            generation.drop(self.service.name)
+        return answer
+
+    def _close(self, said: asked.End) -> dict[str, Any]:
+        if not self.set:
+            return {"set": "", "unmirrored": (), "both": ()}
+        if not said.complete:
+            self.record = tidy(self.service, self.record)
+            if self.record.unfinished:
+                spare(self.record.unfinished)
+        summary = backups.finish(self.set, complete=said.complete, entries_hint=said.changes)
+        self.set = ""
+        marked = backups.entries(summary.set) if summary.unmirrored or summary.both else ()
+        lost = [(entry.path, entry.unmirrored, entry.both) for entry in marked if entry.unmirrored or entry.both]
+        return {
+            "set": summary.set if summary.entries else "",
+            "unmirrored": [path for path, unmirrored, _ in lost if unmirrored],
+            "both": [path for path, _, both in lost if both],
+        }
+
+    def _end_cut(self) -> None:
+        """Whoever ends this process because it takes the service over goes on with the set at once."""
+        try:
+            self._cut()
+        finally:
+            backups.let_go(self.set)
+
+    def _cut(self) -> None:
+        """The sender is gone, or something failed here, in the middle of a pass that changes files."""
+        text = f"{self.service.name}: the pass from {self.node} was cut; what it replaced is in {self.set}"
+        log.event("pass-interrupted", text, level="warning", service=self.service.name, set=self.set)
+        self._recover(before_start=True)
+
+
+def _with_age(found: list[str], since: float) -> Iterator[tuple[str, bool]]:
+    """With each path, whether it was made before `since`, by the file system's birth time (where it keeps one)."""
+    yield from ((path, 0 < birth < since) for path, birth in zip(found, births(found), strict=True))
+
+
+def answer_error(channel: Channel, error: ClusterdError) -> None:
+    """Tell the sender why the pass is refused."""
+    try:
+        channel.send(error=str(error), exit=error.exit_code)
+    except Ended:
+        pass

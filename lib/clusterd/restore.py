@@ -1,0 +1,236 @@
+"""Putting back what is in a backup set: exactly as it was, and so that nothing that is there now is lost.
+
+The copying is rsync's. What it replaces goes into a new backup set. While it writes, no symlink is followed below the
+folder that it writes to, which is bound to itself in a mount namespace of its own: a folder that becomes a symlink at
+the wrong moment leads nowhere.
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from clusterd import backups, log, manifest, model, mounts, ownership, run
+from clusterd.errors import Failed, NotPermitted, Usage
+from clusterd.manifest import FOLDER, Entry, Summary, shown
+from clusterd.model import Service
+
+LIMIT = 24 * 3600.0
+"""Seconds that the copying may take."""
+
+COPY = (
+    *("rsync", "-aHAX", "--numeric-ids", "--sparse", "--modify-window=-1", "--checksum"),
+    *("--from0", "--files-from=-", "--no-implied-dirs", "--backup"),
+)
+"""Everything that a file has; the folders above stay as they are, and what is alike already is not written."""
+
+_FOLLOW_NOTHING = """\
+mount --rbind "$0" "$0"
+while [ "$1" != -- ]; do mount -o "remount,bind,nosymfollow,$2" "$1"; shift 2; done
+shift
+exec "$@"
+"""
+
+
+class Place(NamedTuple):
+    """Where files go: what lies below `path` in the set belongs below `target`."""
+
+    path: str
+    """A mirrored folder, or the folder of a mirrored file, as configured; ends in a slash."""
+    target: str
+    """Without any symlink in it; ends in a slash."""
+
+
+class Job(NamedTuple):
+    """What is put back below one place."""
+
+    place: Place
+    names: tuple[str, ...]
+    """Relative paths, with those folders above them that are missing."""
+    replaces: tuple[str, ...]
+    """Absolute paths that are there now."""
+
+
+def choose(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
+    """The entries that `wanted` names: files, or folders with all that is below them.
+
+    Raises:
+        Usage: one of them names nothing in the set.
+    """
+    known = list(entries)
+    chosen: dict[str, Entry] = {}
+    for path in wanted:
+        name = os.path.normpath(path)
+        found = [entry for entry in known if entry.path == name or entry.path.startswith(f"{name.rstrip('/')}/")]
+        if not found:
+            raise Usage(f"{shown(path)}: not in this backup set (its paths are absolute)")
+        chosen.update((entry.path, entry) for entry in found)
+    return sorted(chosen.values())
+
+
+def check_holder(service: Service) -> None:
+    """Whether what is put back here stays: on another node than the holder the next pass would replace it again.
+
+    Raises:
+        NotPermitted: this node is not the holder.
+    """
+    record = ownership.read(service.home)
+    me = model.hostname()
+    if not record.held_by(me):
+        holder = record.holder if record.holder not in ("", me) else ""
+        where = (
+            f"copy it to {holder}, which holds {service.home}" if holder else f"copy it to the holder of {service.home}"
+        )
+        raise NotPermitted(
+            f"{service.name}: not held here, so the next pass would overwrite what is put back; "
+            f"put it into a folder with --to DIR and {where}"
+        )
+
+
+def places(service: Service) -> list[Place]:
+    """Where the files of `service` belong.
+
+    Raises:
+        Failed: a mirrored folder is not there.
+    """
+    made = []
+    for path in service.paths:
+        folder = path if path.endswith("/") else f"{os.path.dirname(path)}/"
+        if not os.path.isdir(folder):
+            raise Failed(f"{folder}: the folder is not there; is it mounted? With --to DIR files go elsewhere")
+        made.append(_place(folder, folder))
+    return sorted(set(made), key=lambda place: len(place.path), reverse=True)
+
+
+def elsewhere(folder: str) -> list[Place]:
+    """Everything below `folder`, with its whole path.
+
+    Raises:
+        Usage: it is no folder.
+    """
+    if not os.path.isdir(folder) or os.path.realpath(folder) == "/":
+        raise Usage(f"--to {folder}: must be a folder that is there, and not the root")
+    return [_place("/", folder)]
+
+
+def plan(entries: Iterable[Entry], known: list[Place]) -> list[Job]:
+    """What is to be copied where, one job a place.
+
+    Raises:
+        Failed: something cannot be put back; each reason is a line, and nothing is to be touched.
+    """
+    names: dict[Place, dict[str, None]] = {}
+    replaces: dict[Place, list[str]] = {}
+    problems: dict[str, None] = {}
+    for entry in entries:
+        place = next((place for place in known if entry.path.startswith(place.path)), None)
+        if place is None:
+            problems[f"{shown(entry.path)}: in no mirrored path (any more); use --to DIR"] = None
+            continue
+        name = entry.path[len(place.path) :]
+        try:
+            names.setdefault(place, {}).update(dict.fromkeys([*_missing_above(place, name), name]))
+            if _check_way(place.target + name, entry):
+                replaces.setdefault(place, []).append(place.target + name)
+        except Failed as error:
+            problems[str(error)] = None
+    if problems:
+        raise Failed("; ".join(problems))
+    return [Job(place, tuple(found), tuple(replaces.get(place, ()))) for place, found in names.items()]
+
+
+def put_back(found: Summary, jobs: list[Job]) -> Summary:
+    """Copy what is planned from the set `found`.
+
+    Returns:
+        The backup set of what was replaced; its `entries` are 0, and it is gone, if nothing was.
+
+    Raises:
+        Failed: rsync could not put back everything; what it replaced is in a backup set all the same.
+        Busy: another process uses the set.
+    """
+    with backups.hold(found.set):
+        kept = backups.create(found.service, model.hostname(), found.epoch, manifest.RESTORE)
+        complete = False
+        try:
+            for job in jobs:
+                _copy(found.set, kept, job)
+            complete = True
+        finally:
+            made = backups.finish(kept, complete=complete)
+    count = sum(len(job.names) for job in jobs)
+    text = f"{found.service}: {count} files and folders put back from {found.set}"
+    if made.entries:
+        text += f"; what they replaced is in {made.set}"
+    log.event("backup-restored", text, level="notice", service=found.service, set=found.set, kept=made.set)
+    return made
+
+
+def contained(folder: str) -> list[str]:
+    """What to put before a command so that it follows no symlink below `folder`, which is not the root."""
+    known = mounts.table()
+    touched = {mount.point: mount.options for mount in mounts.below(f"{folder}/", known)}
+    touched[folder] = mounts.holding(folder, known).options
+    return [
+        *("unshare", "--mount", "--propagation", "private", "sh", "-ec", _FOLLOW_NOTHING),
+        *(folder, *(word for mount in sorted(touched.items()) for word in mount), "--"),
+    ]
+
+
+def _copy(set_id: str, kept: str, job: Job) -> None:
+    source = os.path.realpath(backups.files_folder(set_id)) + job.place.path
+    below = os.path.realpath(backups.files_folder(kept))
+    manifest.copy_folder(job.place.target, below)
+    argv = [
+        *contained(job.place.target.rstrip("/")),
+        *(*COPY, f"--backup-dir={below}{job.place.target}", "--", source, job.place.target),
+    ]
+    names = b"".join(b"./" + os.fsencode(name) + b"\0" for name in job.names)
+    run.check(argv, stdin=names, timeout=LIMIT)
+
+
+def _place(path: str, folder: str) -> Place:
+    return Place(path, os.path.realpath(folder).rstrip("/") + "/")
+
+
+def _missing_above(place: Place, name: str) -> list[str]:
+    """The folders above `name` that are not there, the topmost first.
+
+    Raises:
+        Failed: one of those that are there is no folder, but a symlink, say.
+    """
+    missing = []
+    parts = name.split("/")[:-1]
+    for count in range(1, len(parts) + 1):
+        inside = "/".join(parts[:count])
+        about = _lstat(place.target + inside)
+        if about is None:
+            missing.append(inside)
+        elif not stat.S_ISDIR(about.st_mode):
+            raise Failed(f"{shown(place.target + inside)}: is a {_kind(about)} now, not a folder; move it away first")
+    return missing
+
+
+def _check_way(path: str, entry: Entry) -> bool:
+    """Whether there is something at `path` that `entry` takes the place of.
+
+    Raises:
+        Failed: one of the two is a folder, the other is not.
+    """
+    about = _lstat(path)
+    if about is None:
+        return False
+    if stat.S_ISDIR(about.st_mode) != (entry.kind == FOLDER):
+        raise Failed(f"{shown(path)}: is a {_kind(about)} now, and was a {entry.kind}; move it away first")
+    return entry.kind != FOLDER
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _kind(about: os.stat_result) -> str:
+    return manifest.KINDS[stat.S_IFMT(about.st_mode)]

@@ -1,0 +1,184 @@
+"""Services: started, stopped and asked for their state, each by the means that its description names.
+
+Starting what runs and stopping what does not run is no error: a script that was killed halfway is run again.
+What a start or stop says is kept in /var/log/clusterd/services/NAME.log, where a person can read it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from clusterd import durations, log, paths, run
+from clusterd.errors import Failed
+from clusterd.model import Service
+
+INIT_D = "/etc/init.d"
+OCF_ROOT = "/usr/lib/ocf"
+STATUS_TIMEOUT = 10.0
+"""Seconds; a service that does not say in this time how it is, is not known to run."""
+TAIL = 4096
+"""Bytes of a service's last words that are looked at."""
+
+OCF_RUNNING = (0, 8)
+"""OCF_SUCCESS and OCF_RUNNING_MASTER of the resource agent API."""
+OCF_STOPPED = 7
+"""OCF_NOT_RUNNING."""
+LSB_STOPPED = (1, 2, 3)
+"""Dead with a pid file, dead with a lock, not running: LSB core specification, "Init Script Actions"."""
+SYSTEMD_STOPPED = 3
+"""What ``systemctl is-active`` says of an inactive unit, after LSB."""
+
+
+class Outcome(NamedTuple):
+    """How one start or stop ended."""
+
+    service: str
+    ok: bool
+    text: str
+    """One line for people."""
+    seconds: float
+
+
+def start(service: Service) -> None:
+    """Start the service; nothing happens if it runs.
+
+    Raises:
+        Failed: it did not start, or not within its timeout (then what was begun has been killed).
+    """
+    if service.kind == "command" and service.status and status(service):
+        return  # systemctl, init scripts and agents look for themselves
+    _change(service, "start", wanted=True)
+
+
+def stop(service: Service) -> None:
+    """Stop the service; nothing happens if it does not run.
+
+    Raises:
+        Failed: it did not stop, or not within its timeout.
+    """
+    _change(service, "stop", wanted=False)
+
+
+def status(service: Service) -> bool | None:
+    """Whether the service runs; None if that cannot be told (or it has nothing that runs)."""
+    argv = _argv(service, "status")
+    if not argv:
+        return None
+    result = run.run(argv, timeout=STATUS_TIMEOUT, changes=False, env=_environment(service))
+    if service.kind == "ocf":
+        return True if result.code in OCF_RUNNING else False if result.code == OCF_STOPPED else None
+    if service.kind == "systemd":
+        return True if result.ok else False if result.code == SYSTEMD_STOPPED else None
+    return True if result.ok else False if result.code in LSB_STOPPED else None
+
+
+def start_all(services: Iterable[Service]) -> list[Outcome]:
+    """Start them in their order; one that fails does not keep the others from running."""
+    return [_outcome(service, start, "started") for service in sorted(services, key=_order)]
+
+
+def stop_all(services: Iterable[Service]) -> list[Outcome]:
+    """Stop them in reverse order; one that fails does not keep the others running."""
+    return [_outcome(service, stop, "stopped") for service in sorted(services, key=_order, reverse=True)]
+
+
+def _order(service: Service) -> tuple[int, str]:
+    return service.order, service.name
+
+
+def _outcome(service: Service, action: Callable[[Service], None], done: str) -> Outcome:
+    """Carry out `action`; one event, whatever comes of it."""
+    begun = time.monotonic()
+    try:
+        action(service)
+    except Failed as error:
+        ok, text = False, str(error)
+    else:
+        ok, text = True, f"{service.name}: {done}" if service.kind != "none" else f"{service.name}: nothing to run"
+    seconds = time.monotonic() - begun
+    if ok and service.kind != "none":
+        text += f" in {durations.show(seconds)}"
+    if not run.dry_run:
+        name = f"service-{done}" if ok else f"service-not-{done}"
+        log.event(name, text, level="info" if ok else "error", service=service.name, seconds=round(seconds, 3))
+    return Outcome(service.name, ok, text, seconds)
+
+
+def _change(service: Service, action: str, *, wanted: bool) -> None:
+    """Start or stop; a refusal by what is already as wanted is no failure."""
+    argv = _argv(service, action)
+    if not argv:
+        return
+    with _Words(service.name) as words:
+        result = run.run(argv, timeout=service.timeout, env=_environment(service), output=words.fd)
+        if result.ok or (not result.timed_out and status(service) is wanted):
+            return
+        why = f"timed out after {durations.show(service.timeout)}" if result.timed_out else result.why()
+        said = words.last_line()
+    raise Failed(f"{service.name}: {action} failed: {why}" + (f": {said}" if said else ""))
+
+
+def _argv(service: Service, action: str) -> tuple[str, ...]:
+    """The command that does `action` (start, stop or status); empty if there is none."""
+    if service.kind == "systemd":
+        return (
+            ("systemctl", "is-active", "--quiet", service.unit)
+            if action == "status"
+            else ("systemctl", action, service.unit)
+        )
+    if service.kind == "sysv":
+        script = f"{INIT_D}/{service.unit}"
+        return (script, action) if os.path.exists(script) else ("service", service.unit, action)
+    if service.kind == "ocf":
+        return service.unit, "monitor" if action == "status" else action
+    if service.kind == "command":
+        return {"start": service.start, "stop": service.stop, "status": service.status}[action]
+    return ()
+
+
+def _environment(service: Service) -> dict[str, str]:
+    """What resource agents want to be told."""
+    if service.kind != "ocf":
+        return {}
+    parameters = (word.partition("=") for word in service.parameters)
+    return {
+        "OCF_ROOT": OCF_ROOT,
+        "OCF_RA_VERSION_MAJOR": "1",
+        "OCF_RA_VERSION_MINOR": "0",
+        "OCF_RESOURCE_INSTANCE": service.name,
+        "OCF_RESOURCE_TYPE": os.path.basename(service.unit),
+        **{f"OCF_RESKEY_{name}": value for name, _, value in parameters},
+    }
+
+
+class _Words:
+    """The file that takes what a start or stop says, and what its daemon says from then on.
+
+    A pipe would not do: the daemon keeps it open, and dies of SIGPIPE once we are gone.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.path = f"{paths.LOG}/services/{name}.log"
+        self.fd = -1
+        self.begin = 0
+
+    def __enter__(self) -> "_Words":
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o750, exist_ok=True)
+            self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:  # a full or read-only disk starts services all the same
+            log.debug(f"{self.path}: {error.strerror}")
+            self.fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.begin = os.fstat(self.fd).st_size
+        return self
+
+    def last_line(self) -> str:
+        """The last line that was written since."""
+        size = os.fstat(self.fd).st_size
+        begin = max(self.begin, size - TAIL)
+        said = os.pread(self.fd, max(size - begin, 0), begin).decode("utf-8", "replace").strip()
+        return said.splitlines()[-1] if said else ""
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)

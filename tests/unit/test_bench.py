@@ -1,0 +1,114 @@
+"""The benchmarks' pure parts: figures and the table, what runs on the nodes, the peer's configuration."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench import agent, keepalived, main
+from bench.report import Figure, Row, milliseconds, number, seconds, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.2871, "0.287"), (1.456, "1.46"), (45.67, "45.7"), (1234.5, "1234"), (-0.5, "-0.500")]
+)
+def test_numbers_have_three_digits_that_count(value: float, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_a_figure_is_the_median_and_the_range() -> None:
+    assert seconds([0.3, 0.1, 0.2]).text() == "0.200 s (0.100-0.300)"
+    assert milliseconds([0.02]).text() == "20.0 ms"
+
+
+def test_a_row_holds_by_its_ratio() -> None:
+    row = Row("outage", seconds([0.2]), seconds([0.4]), "peer", times=1.0)
+    assert row.ratio == pytest.approx(0.5) and row.holds and row.budget == "1 x"
+    assert not Row("outage", seconds([0.5]), seconds([0.4]), "peer", times=1.0).holds
+
+
+def test_a_row_holds_by_its_limit_whatever_the_peer_does() -> None:
+    row = Row("idle", Figure((1.5,), "%"), Figure((0.2,), "%"), "peer", limit=1.0)
+    assert row.holds is False and row.budget == "1 %"
+    assert Row("idle", Figure((0.9,), "%"), limit=1.0).holds
+
+
+def test_a_row_without_a_budget_is_information() -> None:
+    row = Row("Fabric", seconds([1]), seconds([0.1]), "python3")
+    assert row.holds is None and row.verdict == "(information)" and row.facts()["ratio"] == pytest.approx(10)
+
+
+def test_a_peer_that_takes_no_time_gives_no_ratio() -> None:
+    assert not Row("start", seconds([1]), seconds([0.0]), "peer", times=5).holds
+
+
+def test_the_table_is_in_columns() -> None:
+    shown = table([Row("short", seconds([1])), Row("quite a bit longer", seconds([1]), limit=2)])
+    lines = shown.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("what")
+    assert lines[2].index("1.00 s") == lines[3].index("1.00 s")
+    assert lines[3].endswith("holds")
+
+
+def test_a_race_runs_every_command_as_often_and_tells_time_and_cpu() -> None:
+    taken = agent.race({"quick": ["true"], "slow": ["sleep", "0.05"]}, rounds=3)
+    assert {name: len(samples) for name, samples in taken.items()} == {"quick": 3, "slow": 3}
+    assert all(wall >= 0.05 and cpu < wall for wall, cpu in taken["slow"])
+
+
+def test_a_race_ends_with_what_a_failing_command_says() -> None:
+    with pytest.raises(SystemExit, match="exit 3: it is so"):
+        agent.race({"failing": ["sh", "-c", "echo it is so; exit 3"]}, rounds=1)
+
+
+def test_a_programs_children_count_and_idleness_costs_nothing(tmp_path: Path) -> None:
+    program = tmp_path / "clusterd-bench-test"
+    program.write_text('#!/bin/sh\n(while [ -e "$1" ]; do :; done)\nsleep 20 & echo; wait\n')
+    program.chmod(0o755)
+    busy = tmp_path / "busy"
+    busy.touch()
+    with subprocess.Popen([program, busy], stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert agent.idle(program.name, 0.5)["percent"] > 2
+            busy.unlink()
+            assert process.stdout and process.stdout.readline()
+            found = agent.idle(program.name, 0.5)
+            assert (
+                found["percent"] < 5
+                and found["ended"] <= found["percent"]
+                and found["processes"] == 2
+                and 0 < found["pss"] <= found["rss"]
+            )
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_program_that_does_not_run_is_said_so() -> None:
+    with pytest.raises(SystemExit, match="does not run"):
+        agent.idle("no-such-program-of-clusterd", 0)
+
+
+@pytest.mark.parametrize("vmac", [False, True])
+def test_keepalived_is_configured_alike_on_both_nodes(vmac: bool) -> None:
+    for node in ("serv1", "serv2"):
+        text = keepalived.configuration(node, vmac)
+        assert "advert_int 0.1" in text and ("use_vmac" in text) is vmac
+    assert "priority 150" in keepalived.configuration("serv1", vmac)
+
+
+def test_one_item_alone_can_be_chosen() -> None:
+    assert main.parser().parse_args(["--only", "pass", "--only", "start"]).only == ["pass", "start"]
+    with pytest.raises(SystemExit):
+        main.parser().parse_args(["--only", "everything"])
+
+
+def test_the_door_opens() -> None:
+    said = subprocess.run([ROOT / "bench/run", "--help"], capture_output=True, text=True, check=True, timeout=30)
+    assert "--rounds" in said.stdout

@@ -1,0 +1,153 @@
+"""Sentinels, budgets, and telling one mount from another."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clusterd import guards, mounts, ownership, paths
+from clusterd.errors import Failed, NotPermitted
+from clusterd.mounts import Mount
+from clusterd.passes import Place, Record
+from unit.test_rsync import service
+
+if TYPE_CHECKING:
+    from unit.conftest import Box
+
+
+@pytest.mark.parametrize(
+    ("text", "entries", "allowed"),
+    [("10 %", 100, 10), ("10 %", 5, 1), ("10 %", 0, 0), ("0 %", 50, 0), ("100 %", 7, 7), ("5", 3, 5), ("0", 99, 0)],
+)
+def test_the_budget(text: str, entries: int, allowed: int) -> None:
+    assert guards.budget(text, entries) == allowed
+
+
+def test_a_sentinel(tmp_path: Path) -> None:
+    made = service(f"{tmp_path}/")
+    assert guards.read_sentinel(made, f"{tmp_path}/") is None
+    sentinel = guards.make_sentinel(made, f"{tmp_path}/")
+    assert guards.read_sentinel(made, f"{tmp_path}/") == sentinel
+    with pytest.raises(Failed, match="the sentinel of data"):
+        guards.read_sentinel(made._replace(name="mail"), f"{tmp_path}/")
+
+
+def test_what_counts_as_empty(tmp_path: Path) -> None:
+    top = f"{tmp_path}/"
+    assert not guards.has_files(top)
+    (tmp_path / paths.SENTINEL).write_text("")
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "lost+found" / "x").write_text("")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert not guards.has_files(top)
+    (tmp_path / "a" / "b" / "link").symlink_to("nowhere")
+    assert guards.has_files(top)
+
+
+def test_a_sender_that_is_not_the_holder(box: "Box") -> None:
+    made = service("/srv/a/")
+    me = os.uname().nodename.split(".")[0]
+    guards.check_sender(made, "serv8", 3)
+    assert ownership.read("serv1").epoch == 3, "a higher epoch is news, and is kept"
+    for node, epoch in (("serv8", 2), ("serv9", 3), ("serv8", 0), (me, 9)):
+        with pytest.raises(NotPermitted):
+            guards.check_sender(made, node, epoch)
+    ownership.enter("serv1", 4, ownership.STARTING)
+    with pytest.raises(NotPermitted, match="holds serv1 itself"):
+        guards.check_sender(made, "serv8", 9)
+
+
+def test_mounts_of_this_machine() -> None:
+    table = mounts.table()
+    root = mounts.holding("/", table)
+    assert root.point == "/"
+    assert mounts.holding("/proc/self", table).kind == "proc"
+    assert mounts.names("/", table)[0].startswith("/ ")
+
+
+def test_names_do_not_change_with_a_reboot_but_with_the_disk() -> None:
+    overlay = Mount("/", "/", "overlay", "overlay", "rw")
+    assert mounts.name(overlay) == "/ overlay overlay /"
+    table = [
+        overlay,
+        Mount("/srv/a", "/", "nfs4", "nas:/export", "rw"),
+        Mount("/srv/a/cache", "/", "tmpfs", "tmpfs", "rw"),
+        Mount("/srv/a/big", "/", "nfs4", "nas:/big", "rw"),
+        Mount("/srv/ab", "/", "nfs4", "nas:/other", "rw"),
+    ]
+    assert mounts.names("/srv/a/", table) == ("/srv/a nfs4 nas:/export /", "/srv/a/big nfs4 nas:/big /")
+    assert mounts.names("/srv/abc/", table) == ("/ overlay overlay /",)
+    assert mounts.names("/srv/a/x.conf", table) == ("/srv/a nfs4 nas:/export /",)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 file system in a file, mounted."""
+    image, point = tmp_path / "image", tmp_path / "disk"
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop", image, point], check=False)
+    if mounted.returncode:
+        pytest.fail("no loop devices")
+    yield point
+    subprocess.run(["umount", "-l", point], check=False)
+
+
+def test_a_disk_is_known_again_and_another_one_is_not(disk: Path) -> None:
+    first = mounts.names(f"{disk}/", mounts.table())
+    assert " ext4 fsid:" in first[0]
+    subprocess.run(["umount", disk], check=True)
+    unmounted = mounts.names(f"{disk}/", mounts.table())
+    assert unmounted != first
+    image = disk.parent / "image"
+    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+    assert mounts.names(f"{disk}/", mounts.table()) == first
+    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["mkfs.ext4", "-qF", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+    assert mounts.names(f"{disk}/", mounts.table()) != first
+
+
+def test_a_disk_below_a_mirrored_folder_may_not_go(box: "Box", disk: Path) -> None:
+    top = f"{disk.parent}/"
+    made = service(top)
+    (disk.parent / "x").write_text("")
+    guards.make_sentinel(made, top)
+    record = Record("data", places=guards.check_source(made, Record("data")))
+    assert len(record.places[top].mounts) == 2
+    guards.check_source(made, record)
+    subprocess.run(["umount", disk], check=True)
+    with pytest.raises(Failed, match="is gone"):
+        guards.check_source(made, record)
+
+
+def test_wrong_kinds_of_paths(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "to-file").symlink_to("file")
+    for path, words in (
+        (f"{tmp_path}/file/", "not a folder"),
+        (f"{tmp_path}/folder", "with a slash at its end"),
+        (f"{tmp_path}/link/", "symlink"),
+        (f"{tmp_path}/link/x", "symlink"),
+        (f"{tmp_path}/nothing", "missing"),
+        (f"{tmp_path}/nothing/", "missing"),
+    ):
+        with pytest.raises(Failed, match=words):
+            guards.check_source(service(path), Record("data"))
+    found = guards.check_source(service(f"{tmp_path}/to-file"), Record("data"))
+    assert isinstance(found[f"{tmp_path}/to-file"], Place)
+
+
+def test_space(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    assert guards.needed([str(tmp_path / "sparse"), "/nowhere"]) < 1 << 20
+    assert guards.existing(f"{tmp_path}/not/there/") == str(tmp_path)
+    assert guards.free_space(f"{tmp_path}/not/there/") > 0

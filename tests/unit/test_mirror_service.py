@@ -1,0 +1,213 @@
+"""The script: its options, exit codes and output; --due; hooks; what a person is told."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterd import ownership, passes, paths, state
+from unit.test_mirror import fill, tree
+from unit.twonodes import Two
+from unit.twonodes import two_nodes as two_nodes
+
+
+def run(two: Two, *words: str) -> "subprocess.CompletedProcess[str]":
+    return two.script("mirror_service", *words)
+
+
+def events(two: Two, name: str) -> list[dict[str, Any]]:
+    try:
+        lines = (two.node / "log/events.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def test_a_pass_is_quiet_and_verbose_tells(two: Two) -> None:
+    first = run(two, "data")
+    assert (first.returncode, first.stdout, first.stderr) == (0, "", "")
+    assert tree(two.data) == tree(two.copy)
+    (two.data / "first").write_text("new")
+    second = run(two, "-v", "data")
+    assert second.stdout.startswith("data to serv2: 1 changed, 0 deleted, the old ones are kept on serv2 in 2")
+    third = run(two, "--json", "data")
+    [answer] = json.loads(third.stdout)
+    assert (answer["ok"], answer["changed"], answer["backup_set"]) == (True, 0, None)
+
+
+def test_dry_run_shows_the_plan_and_does_nothing(two: Two) -> None:
+    fill(two, 3)
+    (two.data / "file0").write_text("changed")
+    (two.data / "file1").unlink()
+    (two.data / "two\nlines").write_text("x")
+    (two.data / "file2").chmod(0o600)
+    before = tree(two.copy)
+    shown = run(two, "--dry-run", "data")
+    assert shown.returncode == 0, shown.stderr
+    assert set(shown.stdout.splitlines()) == {
+        f"would replace: {two.data}/file0",
+        f"would delete: {two.data}/file1",
+        f"would create: {two.data}/two\\nlines",
+        f"would set attributes of: {two.data}/file2",
+        f"would set attributes of: {two.data}",
+    }
+    assert tree(two.copy) == before
+    assert list((two.other / "state/backups").iterdir()) == []
+    (two.data / "file0").unlink()
+    refused = run(two, "--dry-run", "data")
+    assert refused.returncode == 1
+    assert f"would delete: {two.data}/file0" in refused.stdout
+    assert "2 files would be deleted" in refused.stderr
+
+
+def test_wrong_words(two: Two) -> None:
+    for words in ([], ["nothing"], ["--due", "data"], ["--max-delete", "x", "data"], ["--max-delete", "101 %", "data"]):
+        done = run(two, *words)
+        assert done.returncode == 2, words
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_exit_codes(two: Two) -> None:
+    fill(two)
+    ownership.enter("serv1", 1, ownership.FREE)
+    done = run(two, "--json", "data")
+    assert done.returncode == 77
+    assert json.loads(done.stdout)[0]["exit"] == 77
+    ownership.enter("serv1", 1, ownership.HELD)
+    (two.data / paths.SENTINEL).unlink()
+    done = run(two, "data")
+    assert done.returncode == 1
+    assert done.stderr.startswith("mirror_service: data: ")
+    assert len(done.stderr.splitlines()) == 1
+    accepted = run(two, "--accept-mounts", "data")
+    assert accepted.returncode == 0, accepted.stderr
+    assert run(two, "data").returncode == 0
+    assert (two.data / paths.SENTINEL).exists()
+
+
+def test_hooks(two: Two) -> None:
+    (two.node / "hook").write_text(
+        f'#!/bin/sh\necho "$1 $CLUSTERD_SERVICE $CLUSTERD_PEER" >> {two.top}/hooks\nexit $2\n'
+    )
+    (two.node / "hook").chmod(0o755)
+    two.configure(f"before = {two.node}/hook, before, 0\nafter = {two.node}/hook, after, 0")
+    assert run(two, "data").returncode == 0
+    assert (two.top / "hooks").read_text() == "before data serv2\nafter data serv2\n"
+    (two.data / "first").write_text("changed")
+    two.configure(f"before = {two.node}/hook, before, 3\nafter = {two.node}/hook, after, 0")
+    failed = run(two, "data")
+    assert failed.returncode == 1
+    assert "the hook failed" in failed.stderr
+    assert (two.copy / "first").read_text() == "first"
+    two.configure(f"after = {two.node}/hook, after, 3")
+    assert run(two, "data").returncode == 0, "the pass is complete all the same"
+    assert len(events(two, "hook-failed")) == 1
+
+
+def test_due(two: Two) -> None:
+    assert run(two, "--due").returncode == 0
+    assert tree(two.data) == tree(two.copy)
+    began = passes.started("data")
+    assert run(two, "--due").returncode == 0
+    assert passes.started("data") == began, "not yet"
+    state.write(f"{paths.STARTED}/data.json", {"began": time.time() - 301}, durable=False)
+    run(two, "--due")
+    assert passes.started("data") > began
+    state.write(f"{paths.STARTED}/data.json", {"began": time.time() + 9999}, durable=False)
+    run(two, "--due")
+    assert passes.started("data") < time.time(), "a clock that was set back"
+    (two.node / "run/passes/data.json").unlink()
+    ownership.enter("serv1", 1, ownership.FREE)
+    nothing = run(two, "--due")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "")
+    assert not (two.node / "run/passes/data.json").exists()
+
+
+def due(two: Two) -> None:
+    Path(paths.STARTED, "data.json").unlink(missing_ok=True)
+    done = run(two, "--due")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_person_is_told_once(two: Two) -> None:
+    fill(two)
+    for number in range(10):
+        (two.data / f"file{number}").unlink()
+    due(two)
+    due(two)
+    (two.data / "file11").unlink()
+    due(two)
+    [told] = events(two, "pass-refused")
+    assert "10 files would be deleted" in told["text"]
+    assert run(two, "--max-delete", "11", "data").returncode == 0
+    assert len(events(two, "pass-well-again")) == 1
+    for number in range(12, 22):
+        (two.data / f"file{number}").unlink()
+    due(two)
+    assert len(events(two, "pass-refused")) == 2
+
+
+def test_a_peer_that_is_down_is_an_event_and_no_notice(two: Two) -> None:
+    fill(two)
+    two.disconnect()
+    assert two.sshd
+    two.sshd.kill()
+    two.sshd.wait()
+    due(two)
+    due(two)
+    assert len(events(two, "pass-impossible")) == 1
+    assert events(two, "pass-refused") == events(two, "pass-failed") == []
+    two.start_sshd()
+    due(two)
+    assert len(events(two, "pass-well-again")) == 1
+
+
+def test_several_services_at_once(two: Two) -> None:
+    for name in ("one", "two", "three"):
+        folder = two.node / name
+        folder.mkdir()
+        (folder / "x").write_text(name)
+        for node in (two.node, two.other):
+            (node / "conf/services" / f"{name}.conf").write_text(
+                f"home = serv1\n[run]\nkind = none\n[mirror]\nevery = 1 minute\npaths = {folder}/\n"
+            )
+    assert run(two, "--due").returncode == 0
+    for name in ("one", "two", "three"):
+        assert (two.other / name / "x").read_text() == name
+
+
+@pytest.mark.parametrize("moment", ["looks", "sends"])
+def test_files_that_vanish(two: Two, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for rsync says 24 twice; whether the pass is complete depends on whether the files are really gone."""
+    fill(two)
+    (two.data / "file1").write_text("changed")
+    stand_in = two.node / "bin" / "rsync"
+    stand_in.parent.mkdir()
+    when = "dry-run" if moment == "looks" else "backup-dir"
+    stand_in.write_text(
+        f'#!/bin/sh\n/usr/bin/rsync "$@" || exit\n'
+        f'case "$*" in *--{when}*) echo \'file has vanished: "{two.data}/gone"\' >&2; exit 24;; esac\n'
+    )
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
+    done = run(two, "-v", "data")
+    assert done.returncode == 0, done.stderr
+    if moment == "sends":
+        assert "1 files were deleted here meanwhile" in done.stdout
+        (two.data / "file1").write_text("changed again")
+        (two.data / "gone").write_text("it is here after all")
+        done = run(two, "data")
+        assert done.returncode == 1
+        assert "vanished" in done.stderr
+
+
+def test_progress(two: Two) -> None:
+    two.configure("bandwidth = 2000\nwhole_file = yes")
+    (two.data / "big").write_bytes(b"x" * 3_000_000)
+    done = run(two, "--progress", "data")
+    assert done.returncode == 0, done.stderr
+    assert "100%" in done.stderr
+    assert tree(two.data) == tree(two.copy)

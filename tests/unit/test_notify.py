@@ -1,0 +1,328 @@
+"""Notices: a real SMTP server, a real sendmail stand-in, a real command; and what is kept when they fail."""
+
+import ast
+import email
+import email.policy
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+
+from clusterd import delivery, model, notify, paths, run, state
+from clusterd.model import Config
+from clusterd.notices import NOTICES
+
+if TYPE_CHECKING:
+    from unit.conftest import Box
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Postbox:
+    """What the SMTP server has received; with `refuse` set it says so instead."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.refuse = ""
+        self.port = 0
+
+    async def handle_DATA(self, _server: object, _session: object, envelope: Envelope) -> str:  # noqa: N802
+        if self.refuse:
+            return self.refuse
+        content = envelope.original_content or b""
+        self.mails.append(email.message_from_bytes(content, policy=email.policy.default))
+        return "250 OK"
+
+
+@pytest.fixture
+def postbox() -> Iterator[Postbox]:
+    box = Postbox()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        box.port = free.getsockname()[1]
+    controller = Controller(box, hostname="127.0.0.1", port=box.port)
+    controller.start()
+    yield box
+    controller.stop()
+
+
+Make = Callable[..., Config]
+
+
+@pytest.fixture
+def told(pair: Config) -> Make:
+    """The pair's configuration with another [notify]."""
+
+    def change(**changes: Any) -> Config:
+        none = model.Notify(mail=(), sender="clusterd@example.org", smtp="", command=())
+        return pair._replace(notify=none._replace(**changes))
+
+    return change
+
+
+@pytest.fixture
+def by_smtp(told: Make, postbox: Postbox) -> Config:
+    return told(mail=("ops@example.org", "root"), smtp=f"127.0.0.1:{postbox.port}")
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> None:
+    """Wait for what a detached process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def body(mail: EmailMessage) -> str:
+    text = mail.get_content()
+    assert isinstance(text, str)
+    return text.replace("\r\n", "\n")
+
+
+def events() -> list[dict[str, Any]]:
+    with open(paths.EVENTS, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def test_a_mail_says_what_happened_what_was_done_and_what_to_do(by_smtp: Config, postbox: Postbox) -> None:
+    notify.tell(
+        by_smtp,
+        "takeover-done",
+        "serv1 is silent: took over serv1",
+        did="Address and services moved here",
+        group="serv1",
+        epoch=4,
+    )
+    (mail,) = postbox.mails
+    assert mail["Subject"] == "[clusterd office] serv1: serv1 is silent: took over serv1"
+    assert mail["To"] == "ops@example.org, root"
+    assert mail["From"] == "clusterd@example.org"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert all(len(line) < 80 for line in body(mail).splitlines())
+    happened, did, todo, facts = (" ".join(part.split()) for part in body(mail).strip().split("\n\n"))
+    assert happened == f"What happened: serv1 is silent: took over serv1. {NOTICES['takeover-done'].summary}"
+    assert did == "What was done: Address and services moved here."
+    assert todo == f"What to do: {NOTICES['takeover-done'].todo}"
+    assert "notice: takeover-done" in facts
+    assert "epoch: 4" in facts
+    assert not notify.spooled()
+    (event,) = events()
+    assert (event["event"], event["level"], event["subject"]) == ("takeover-done", "warning", "serv1")
+
+
+def test_lists_are_shown_an_entry_a_line_and_not_without_end(by_smtp: Config, postbox: Postbox) -> None:
+    files = [f"/srv/samba/{number}" for number in range(250)]
+    notify.tell(by_smtp, "unmirrored-found", "250 files", set="20261123-1", files=files)
+    text = body(postbox.mails[0])
+    assert "files:\n  /srv/samba/0\n  /srv/samba/1\n" in text
+    assert "  … and 150 more" in text
+    assert len(events()[0]["files"]) == 250
+
+
+def test_names_that_are_no_text_do_not_keep_a_notice_back(by_smtp: Config, postbox: Postbox) -> None:
+    notify.tell(by_smtp, "unmirrored-found", "bad\nname \udce9", set="s", files=["/srv/\udce9"])
+    assert postbox.mails[0]["Subject"] == "[clusterd office] serv1: bad name \\udce9"
+    assert "/srv/\\udce9" in body(postbox.mails[0])
+
+
+def test_the_local_sendmail_is_used_without_an_smtp_host(told: Make, box: "Box") -> None:
+    box.program("sendmail", f'[ "$*" = "-i -t" ] && cat > {box.root}/mail')
+    notify.tell(told(mail=("root",)), "peer-dead", "serv2 is not heard", peer="serv2")
+    mail = email.message_from_bytes((box.root / "mail").read_bytes(), policy=email.policy.default)
+    assert mail["To"] == "root"
+    assert "serv2 is not heard" in mail["Subject"]
+
+
+def test_a_command_gets_the_event_as_json(told: Make, box: "Box") -> None:
+    command = box.program("page", f"cat > {box.root}/event")
+    notify.tell(told(command=(str(command), "-x")), "isolated", "nobody is heard", node="serv1")
+    event = json.loads((box.root / "event").read_text())
+    assert event["event"] == "isolated"
+    assert event["level"] == "alert"
+    assert event["text"] == "nobody is heard"
+    assert event["title"].startswith("[clusterd office] serv1: ")
+    assert "What to do: " in event["body"]
+
+
+def test_one_event_one_notice_until_it_is_over(by_smtp: Config, postbox: Postbox) -> None:
+    for _ in range(3):
+        notify.tell(by_smtp, "path-down", "eth1 is silent", path="serv2/heartbeat")
+    notify.tell(by_smtp, "path-down", "eth0 is silent", path="serv2/lan")
+    assert len(postbox.mails) == 2
+    notify.tell(by_smtp, "path-up", "eth1 is heard", path="serv2/heartbeat")
+    notify.tell(by_smtp, "path-down", "eth1 is silent", path="serv2/heartbeat")
+    assert len(postbox.mails) == 4
+    assert len(events()) == 6
+
+
+def test_clear_makes_it_news_again(by_smtp: Config, postbox: Postbox) -> None:
+    notify.clear("pass-failed", "smbd")
+    for _ in range(2):
+        notify.tell(by_smtp, "pass-failed", "exit 23", service="smbd")
+        notify.clear("pass-failed", "smbd")
+    assert len(postbox.mails) == 2
+
+
+def test_what_flaps_is_told_a_few_times_an_hour(by_smtp: Config, postbox: Postbox) -> None:
+    for _ in range(12):
+        notify.tell(by_smtp, "path-down", "eth1 is silent", path="serv2/heartbeat")
+        notify.clear("path-down", "serv2/heartbeat")
+    assert len(postbox.mails) == notify.AT_MOST
+
+
+def test_after_an_hour_it_is_told_again_with_the_count(
+    by_smtp: Config, postbox: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        notify.tell(by_smtp, "pass-refused", "source is empty", service="smbd")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + notify.WINDOW + 1)
+    notify.tell(by_smtp, "pass-refused", "source is empty", service="smbd")
+    assert len(postbox.mails) == 2
+    assert "it has happened 4 times more" in " ".join(body(postbox.mails[1]).split())
+
+
+def test_a_clock_that_was_set_back_silences_nothing(
+    by_smtp: Config, postbox: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notify.tell(by_smtp, "pass-refused", "source is empty", service="smbd")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    notify.tell(by_smtp, "pass-refused", "source is empty", service="smbd")
+    assert len(postbox.mails) == 2
+
+
+def test_a_server_that_refuses_gets_it_later_and_the_command_once(
+    told: Make, postbox: Postbox, box: "Box", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = box.program("page", f"echo told >> {box.root}/calls")
+    config = told(mail=("root",), smtp=f"127.0.0.1:{postbox.port}", command=(str(command),))
+    postbox.refuse = "451 try again later"
+    notify.tell(config, "peer-dead", "serv2 is not heard", peer="serv2")
+    assert len(notify.spooled()) == 1
+    assert events()[-1]["event"] == "notice-undelivered"
+    postbox.refuse = ""
+    notify.retry(config)
+    until(lambda: not notify.spooled())
+    assert "serv2 is not heard" in postbox.mails[0]["Subject"]
+    assert (box.root / "calls").read_text() == "told\n"
+
+
+def test_the_spool_goes_out_with_the_next_notice_in_order(by_smtp: Config, told: Make, postbox: Postbox) -> None:
+    notify.tell(told(mail=("root",), smtp="127.0.0.1:1"), "peer-dead", "first", peer="serv2")
+    assert len(notify.spooled()) == 1
+    notify.tell(by_smtp, "peer-back", "second", peer="serv2")
+    assert [mail["Subject"].split()[-1] for mail in postbox.mails] == ["first", "second"]
+
+
+def test_a_server_that_hangs_costs_a_bounded_time_and_nothing_is_lost(
+    told: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "LIMIT", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        begun = time.monotonic()
+        port = deaf.getsockname()[1]
+        notify.tell(told(mail=("root",), smtp=f"127.0.0.1:{port}"), "peer-dead", "serv2", peer="serv2")
+        assert time.monotonic() - begun < 8
+    assert len(notify.spooled()) == 1
+
+
+def test_detached_delays_nobody(told: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        begun = time.monotonic()
+        port = deaf.getsockname()[1]
+        notify.tell_detached(told(mail=("root",), smtp=f"127.0.0.1:{port}"), "isolated", "nobody is heard")
+        assert time.monotonic() - begun < delivery.PATIENCE / 2
+
+
+def test_detached_arrives(by_smtp: Config, postbox: Postbox) -> None:
+    notify.tell_detached(by_smtp, "isolated", "nobody is heard", node="serv1")
+    until(lambda: postbox.mails)
+
+
+def test_a_spool_that_cannot_be_written_still_gets_one_try(by_smtp: Config, postbox: Postbox, box: "Box") -> None:
+    (box.state / "notices").write_text("in the way")
+    notify.tell(by_smtp, "peer-dead", "serv2 is not heard", peer="serv2")
+    assert len(postbox.mails) == 1
+
+
+def test_a_damaged_spool_file_does_not_hold_up_the_others(by_smtp: Config, postbox: Postbox) -> None:
+    os.makedirs(paths.NOTICES)
+    Path(f"{paths.NOTICES}/00000000000000000001-1.json").write_text("{")
+    notify.tell(by_smtp, "peer-dead", "serv2 is not heard", peer="serv2")
+    assert len(postbox.mails) == 1
+    assert not notify.spooled()
+
+
+def test_a_notice_that_nobody_takes_for_a_week_is_given_up(told: Make) -> None:
+    config = told(mail=("root",), smtp="127.0.0.1:1")
+    state.write(
+        f"{paths.NOTICES}/{1:020d}-1.json",
+        {
+            "event": {"event": "x", "level": "info", "time": "2026-01-01T00:00:00+0000"},
+            "title": "",
+            "body": "",
+            "told_by": [],
+            "tries": 9,
+        },
+    )
+    notify.tell(config, "peer-dead", "serv2", peer="serv2")
+    assert len(notify.spooled()) == 1
+
+
+def test_nobody_to_tell_is_no_error(told: Make) -> None:
+    notify.tell(told(), "peer-dead", "serv2 is not heard", peer="serv2")
+    assert not notify.spooled()
+    assert len(events()) == 1
+
+
+def test_it_never_raises(by_smtp: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    notify.tell(by_smtp, "peer-dead", "x", peer="serv2", thing=object())
+    assert "not JSON serializable" in capsys.readouterr().err
+
+
+def test_dry_run_tells_nobody(
+    by_smtp: Config, postbox: Postbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "dry_run", True)
+    notify.tell(by_smtp, "peer-dead", "serv2 is not heard", peer="serv2")
+    assert capsys.readouterr().out == "would tell: peer-dead: serv2 is not heard\n"
+    assert not postbox.mails
+    assert not os.path.exists(paths.EVENTS)
+
+
+def test_runbook_and_table_agree() -> None:
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    sections = re.findall(r"^### `?([a-z-]+)`?$", text, re.MULTILINE)
+    assert sorted(sections) == sorted(NOTICES)
+
+
+def test_every_notice_ends_only_known_ones_and_has_a_known_level() -> None:
+    for name, notice in NOTICES.items():
+        assert set(notice.ends) <= set(NOTICES), name
+        assert notice.level in {"info", "notice", "warning", "error", "alert"}, name
+        assert notice.summary.endswith("."), name
+
+
+def test_every_notice_that_the_program_tells_is_in_the_table() -> None:
+    said = set()
+    for path in (ROOT / "lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            position = 1 if name in {"notify.tell", "notify.tell_detached"} else 0 if name == "Condition" else None
+            if position is None or len(node.args) <= position:
+                continue
+            word = node.args[position]
+            if isinstance(word, ast.Constant):
+                said.add(word.value)
+    assert said <= set(NOTICES)

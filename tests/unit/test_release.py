@@ -1,0 +1,339 @@
+"""release: a group goes to the other node without loss, step by step; whatever fails on the way is put back.
+
+Both nodes are real: their own network, their own folders, real passes, the real peer_gate and takeover over there.
+"""
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clusterd import lock, ownership, state
+from clusterd.commands import release
+from clusterd.errors import Failed
+from clusterd.ownership import Record
+from unit.site import Site, wait
+from unit.site import made_site as made_site
+
+if TYPE_CHECKING:
+    pass
+
+pytest_plugins = ["lan"]
+
+
+@pytest.fixture(name="held")
+def holding(site: Site) -> Site:
+    """serv1 serves its group; `first` mirrors a folder."""
+    site.mirror()
+    site.hold("serv1", 3)
+    site.see()
+    assert site.up("serv1") and site.running() == {"first", "second"}
+    return site
+
+
+def there(site: Site, group: str = "serv1") -> Record:
+    """What serv2 knows of a group."""
+    fact = state.read(f"{site.state2}/groups/{group}.json")
+    return Record(**fact) if fact else Record(group)
+
+
+def as_before(site: Site) -> bool:
+    """serv1 serves its group as if nothing had been tried."""
+    record = ownership.read("serv1")
+    assert (record.epoch, record.holder, record.phase) == (3, "serv1", "held")
+    assert site.up("serv1") and not site.up("serv1", "serv2")
+    assert site.running() == {"first", "second"} and site.running("serv2") == set()
+    assert not there(site).held_by("serv2")
+    return ownership.standby() is None
+
+
+def test_the_order_of_a_hand_over(held: Site) -> None:
+    """Passes, stop, a last pass, the record FREE, the address gone, and only then the word to the other node."""
+    (held.files / "first" / "letter").write_text("changed")
+    done = held.run("release", "serv1")
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert done.stdout.startswith("serv1: serv2 answers; ")
+    journal = held.journal()
+    ready = journal.index("rsh acquire ready")
+    assert 1 < ready < journal.index("rsh acquire go: the address is gone, the record says free")
+    del journal[ready]  # it gets ready beside the rest
+    assert journal[0] == "rsh ready serv1"
+    assert [line for line in journal[1:] if line != "rsh pass"] == [
+        "serv1 stop second",
+        "serv1 stop first",
+        "rsh acquire go: the address is gone, the record says free",
+        "serv2 start first",
+        "serv2 start second",
+    ]
+    assert journal[1] == "rsh pass" and journal[journal.index("serv1 stop first") + 1] == "rsh pass"
+    record = ownership.read("serv1")
+    assert (record.epoch, record.phase) == (3, "free")
+    over_there = there(held)
+    assert (over_there.epoch, over_there.holder, over_there.phase, over_there.pinned) == (4, "serv2", "held", True)
+    assert held.up("serv1", "serv2") and not held.up("serv1")
+    assert (held.running(), held.running("serv2")) == (set(), {"first", "second"})
+    assert (held.other / "first" / "letter").read_text() == "changed"
+    assert [name for name in held.told() if name in ("release-began", "release-done", "release-failed")] == [
+        "release-began",
+        "release-done",
+    ]
+
+
+def test_what_is_written_until_the_stop_is_there(held: Site) -> None:
+    """The service writes its last word when it is stopped."""
+    held.break_("before-stop-first", f"date > {held.files}/first/last")
+    assert held.run("release", "serv1").returncode == 0
+    assert (held.other / "first" / "last").read_text() == (held.files / "first" / "last").read_text()
+
+
+def test_not_held_here(site: Site) -> None:
+    ownership.write(Record("serv1", 4, "serv2"))
+    for words in (["serv1"], ["serv1", "--to", "serv2"], ["--dry-run", "serv1"]):
+        done = site.run("release", *words)
+        assert (done.returncode, done.stdout) == (77, "")
+        assert done.stderr == "release: serv1 is not held here but by serv2: release it there\n"
+    assert site.journal() == []
+
+
+def test_usage(held: Site) -> None:
+    done = held.run("release", "serv9")
+    assert (done.returncode, done.stderr) == (2, "release: serv9: no such group; there are serv1, serv2\n")
+    for node in ("serv9", "serv1"):
+        done = held.run("release", "serv1", "--to", node)
+        assert (done.returncode, done.stderr) == (2, f"release: --to {node}: not one of the other nodes (serv2)\n")
+    assert held.journal() == [] and as_before(held)
+
+
+def test_busy(held: Site) -> None:
+    from clusterd.lock import Lock
+
+    with Lock("group-serv1"):
+        done = held.run("release", "serv1")
+    assert done.returncode == 75
+    assert held.journal() == [] and as_before(held)
+
+
+def test_bad_configuration(held: Site) -> None:
+    held.box.edit("cluster.conf", "failback = auto ", "failback = perhaps ")
+    done = held.run("release", "serv1")
+    assert done.returncode == 78
+    assert "failback: found 'perhaps'" in done.stderr
+
+
+def test_dry_run_prints_the_steps_and_does_none(held: Site) -> None:
+    done = held.run("release", "--dry-run", "serv1")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "would mirror first to serv2 while the services run",
+        "would stop second, first",
+        "would mirror first once more",
+        "would drop 10.1.0.1/24 and have serv2 take it over",
+    ]
+    assert held.journal() == [] and as_before(held)
+    assert held.told() == []
+
+
+def test_the_peer_is_in_standby_by_a_person(held: Site) -> None:
+    state.write(f"{held.state2}/standby", {"cause": "person", "reason": "the fan is loud", "since": 0.0})
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    assert "release: serv2 cannot take serv1: peer_gate: in standby, set by a person: the fan is loud" in done.stderr
+    assert held.journal() == ["rsh ready serv1"]
+    assert as_before(held)
+    assert held.told()[-1] == "release-failed"
+
+
+def test_the_peer_is_not_reached(held: Site) -> None:
+    held.break_("rsh-ready", "echo 'rsh: no route to host' >&2; exit 1")
+    done = held.run("release", "--failback", "serv1")
+    assert done.returncode == 1
+    assert "release: serv2 cannot take serv1: rsh: no route to host" in done.stderr
+    assert as_before(held)
+    assert held.told()[-1] == "failback-failed"
+
+
+def test_a_first_pass_that_fails_stops_nothing(held: Site) -> None:
+    held.break_("rsh-pass", "echo 'rsh: no route to host' >&2; exit 1")
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    assert set(held.journal()) == {"rsh ready serv1", "rsh pass"}
+    assert as_before(held)
+
+
+def test_a_stop_that_fails_is_put_back(held: Site) -> None:
+    """`second` has stopped already, `first` does not: both run in the end."""
+    held.break_("stop-first")
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "release: first did not stop: first: stop failed: svc first stop: exit 1: first has no wish to stop\n"
+    )
+    assert "serv1 start second" in held.journal()
+    assert "rsh acquire dismissed" in held.journal()
+    assert as_before(held)
+
+
+def test_a_last_pass_that_fails_is_put_back(held: Site) -> None:
+    held.break_("rsh-pass-2", "echo 'rsh: the cable is out' >&2; exit 1")
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    journal = held.journal()
+    assert journal.index("serv1 stop first") < journal.index("serv1 start first") < journal.index("serv1 start second")
+    assert "rsh acquire dismissed" in journal
+    assert as_before(held)
+
+
+def test_a_successor_that_dies_before_it_is_needed_is_put_back(held: Site) -> None:
+    held.break_("rsh-acquire", "echo 'peer_gate: out of memory' >&2; exit 1")
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    assert "serv2 cannot take it: peer_gate: out of memory" in done.stderr
+    assert as_before(held)
+
+
+def test_a_pin_survives_a_release_that_failed(held: Site) -> None:
+    ownership.enter("serv1", 3, ownership.HELD, pinned=True)
+    held.break_("stop-first")
+    assert held.run("release", "serv1").returncode == 1
+    assert as_before(held)
+    assert ownership.read("serv1").pinned
+
+
+def test_a_successor_that_dies_at_the_word_go_and_surely_has_not_got_it(held: Site) -> None:
+    """Its own view says so: the group is taken again, with an epoch above all."""
+    held.break_("go", "echo 'takeover: out of memory' >&2; exit 1")
+    held.break_("rsh-status", f"cat {held.root}/status2")
+    view_there = held.box.run / "view.json"
+    (held.root / "status2").write_text(view_there.read_text())
+    fact = state.read(str(view_there))
+    fact["groups"]["serv1"] = {"epoch": 5, "holder": "serv2", "held": False}
+    state.write(f"{held.root}/status2", fact)
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    assert "serv2 did not take it: takeover: out of memory" in done.stderr
+    record = ownership.read("serv1")
+    assert (record.epoch, record.phase) == (6, "held")
+    assert held.up("serv1") and held.running() == {"first", "second"}
+
+
+@pytest.mark.parametrize("answer", ["held", "no view", "no answer"])
+def test_a_successor_that_may_have_got_it_is_left_to_it(held: Site, answer: str) -> None:
+    """Unsure is not dead: this node stays off the address."""
+    held.break_("go", "exit 1")
+    fact = state.read(str(held.box.run / "view.json"))
+    fact["groups"]["serv1"] = {"epoch": 4, "holder": "serv2", "held": True}
+    state.write(f"{held.root}/status2", fact)
+    does = {"held": f"cat {held.root}/status2", "no view": "echo '{}'", "no answer": "exit 255"}[answer]
+    held.break_("rsh-status", does)
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    assert not held.up("serv1") and ownership.read("serv1").phase == "free"
+    assert held.running() == set()
+    assert "hand-over-unclear" in held.told()
+
+
+def test_terminated_while_it_stops_puts_back(held: Site) -> None:
+    """SIGTERM, as at a shutdown of the machine: what was begun is undone."""
+    slow = held.break_("before-stop-first", "echo slow >> journal; exec sleep 60")
+    process = held.start("release", "serv1")
+    wait(lambda: "slow" in held.journal())
+    slow.unlink()
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert as_before(held)
+
+
+def test_killed_and_resumed(held: Site) -> None:
+    """Killed with a service down: the record says that a release was cut, and --resume makes it whole."""
+    slow = held.break_("before-stop-first", "echo slow >> journal; exec sleep 60")
+    process = held.start("release", "serv1")
+    wait(lambda: "slow" in held.journal())
+    process.kill()
+    process.communicate()
+    assert ownership.read("serv1").phase == "releasing"
+    assert held.running() == {"first"}
+    slow.unlink()
+    assert held.run("takeover", "--resume", "serv1").returncode == 0
+    assert as_before(held)
+
+
+def test_a_failback_unpins_and_a_standby_follows(held: Site) -> None:
+    """serv1, in trouble, hands over and goes to standby: nobody has moved it by hand, so nothing is pinned."""
+    done = held.run("release", "serv1", "--to=serv2", "--standby=serv1 reaches 0 reference hosts, serv2 1")
+    assert done.returncode == 0, done.stderr
+    standby = ownership.standby()
+    assert standby and (standby.cause, standby.reason) == ("program", "serv1 reaches 0 reference hosts, serv2 1")
+    assert not there(held).pinned
+    assert "standby-entered" in held.told()
+
+
+def test_home_by_hand_is_not_pinned(held: Site) -> None:
+    held.hold("serv2", 7)
+    assert held.run("release", "serv2").returncode == 0
+    record = there(held, "serv2")
+    assert (record.epoch, record.holder, record.pinned) == (8, "serv2", False)
+    assert held.up("serv2", "serv2") and not held.up("serv2")
+    assert held.up("serv1")
+
+
+def test_failback_is_told_as_one(held: Site) -> None:
+    held.hold("serv2", 7)
+    state.write(f"{held.state2}/standby", {"cause": "program", "reason": "serv1 holds serv2", "since": 0.0})
+    assert held.run("release", "--failback", "--to=serv2", "serv2").returncode == 0
+    [event] = [event for event in held.events() if event["event"] == "failback-done"]
+    assert event["text"] == "serv2 is served by serv2 again"
+    assert state.read(f"{held.state2}/standby") is None
+
+
+def test_services_that_do_not_start_there_do_not_bring_it_back(held: Site) -> None:
+    """The address has moved, the other services run there: what fails is told."""
+    held.break_("start-second")
+    assert held.run("release", "serv1").returncode == 0
+    assert held.up("serv1", "serv2") and held.running("serv2") == {"first"}
+
+
+def test_let_go_refuses_what_is_held(held: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "WRITTEN", 0.2)
+    options = release.parser().parse_args(["--config", str(held.box.conf), "serv1", "--let-go"])
+    with pytest.raises(Failed, match="serv1 is held here: hand it over with --to NODE"):
+        release.release(options)
+    assert held.journal() == [] and as_before(held)
+
+
+def test_let_go_waits_for_the_record(held: Site) -> None:
+    """The watchdog has decided, its disk is slow."""
+    process = held.start("release", "serv1", "--let-go")
+    wait(lambda: lock.held("group-serv1"))
+    assert process.poll() is None and held.up("serv1")
+    ownership.write(Record("serv1", 9, "serv2"))
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert not held.up("serv1") and held.running() == set()
+
+
+def test_let_go_stops_what_still_runs(held: Site) -> None:
+    ownership.write(Record("serv1", 9, "serv2"))
+    done = held.run("release", "--dry-run", "--let-go", "serv1")
+    assert done.stdout == "would stop second, first and drop the address\n"
+    assert held.up("serv1") and held.running() == {"first", "second"}
+    done = held.run("release", "serv1", "--let-go", "--why=serv2 holds it with epoch 9")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not held.up("serv1") and held.running() == set()
+    assert held.journal() == ["serv1 stop second", "serv1 stop first"]
+    assert held.events()[-1]["event"] == "let-go"
+
+
+def test_let_go_tells_of_a_service_that_does_not_stop(held: Site) -> None:
+    """The watchdog tries again; a person hears of it once, and of the next time it happens."""
+    held.break_("stop-second")
+    ownership.write(Record("serv1", 9, "serv2"))
+    for _ in range(2):
+        done = held.run("release", "serv1", "--let-go", "--why=serv2 holds it with epoch 9")
+        assert (done.returncode, done.stderr) == (1, "release: serv1: second did not stop\n")
+        assert not held.up("serv1") and held.running() == {"second"}
+    told = [event for event in held.events() if event["event"] == "service-failed"]
+    assert [event["subject"] for event in told] == ["second", "second"]
+    assert told[0]["text"].startswith("second did not stop here, and serv1 is another node's now: ")

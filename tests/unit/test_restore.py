@@ -1,0 +1,407 @@
+"""restore_backup: files come back exactly, nothing that is there is lost, no symlink leads out of the tree."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clusterd import backups, manifest, ownership, restore, run
+from clusterd.errors import Failed, NotPermitted, Usage
+from clusterd.manifest import Summary
+
+if TYPE_CHECKING:
+    from unit.conftest import Box
+
+HOSTILE = [
+    b"two\nlines",
+    b"-rf",
+    b"--delete",
+    b"# comment",
+    b"; comment",
+    b'it\'s "q"',
+    b"\xff\xfe",
+    b" ",
+    b"a*?[b]",
+    b"\\x",
+]
+
+
+@pytest.fixture
+def tree(pair_files: "Box", tmp_path: Path, hostname: Callable[[str], None]) -> Path:
+    """The mirrored folder of smbd, on serv1, which holds it."""
+    root = tmp_path / "srv" / "samba"
+    root.mkdir(parents=True)
+    hostname("serv1")
+    pair_files.edit("services/smbd.conf", "/srv/samba/, /var/lib/samba/private/, /etc/samba/smb.conf", f"{root}/")
+    ownership.enter("serv1", 3, ownership.HELD)
+    return root
+
+
+def replaced(tree: Path, *names: str | bytes, complete: bool = True) -> Summary:
+    """A set with what was there of `names`, moved as rsync moves it: the tree lacks them afterwards."""
+    set_id = backups.create("smbd", "serv2", 2)
+    for name in names:
+        path = f"{tree}/{os.fsdecode(name)}"
+        manifest.copy_folder(os.path.dirname(path), backups.files_folder(set_id))
+        os.rename(path, backups.files_folder(set_id) + path)
+    return backups.finish(set_id, complete=complete)
+
+
+def put_back(found: Summary, tree: Path, *names: str) -> Summary:
+    entries = list(backups.entries(found.set))
+    chosen = restore.choose(entries, [f"{tree}/{name}" for name in names]) if names else entries
+    return restore.put_back(found, restore.plan(chosen, [restore.Place(f"{tree}/", f"{tree}/")]))
+
+
+def look(path: Path) -> str:
+    """All that a file has, as far as tools show it."""
+    lines = []
+    for argv in (
+        ["getfacl", "-R", "-n", "."],
+        ["getfattr", "-R", "-h", "-d", "-m", "-", "."],
+        ["find", ".", "-type", "d", "-printf", "%p %M %U:%G\\n"],
+        ["find", ".", "-not", "-type", "d", "-printf", "%p %M %U:%G %s %T@ %n %l\\n"],
+    ):
+        lines += sorted(subprocess.run(argv, cwd=path, capture_output=True, check=True).stdout.splitlines())
+    return b"\n".join(lines).decode("utf-8", "replace")
+
+
+def test_everything_that_a_file_has_comes_back(tree: Path) -> None:
+    folder = tree / "sales"
+    (folder / "deep").mkdir(parents=True)
+    plan = folder / "deep" / "plan.ods"
+    plan.write_bytes(b"old" * 1000)
+    os.link(plan, folder / "hard")
+    (folder / "link").symlink_to("/etc/passwd")
+    os.lchown(folder / "link", 99, 98)
+    os.mkfifo(folder / "fifo", 0o640)
+    os.mknod(folder / "node", 0o600 | 0o020000, os.makedev(1, 3))
+    with open(folder / "sparse", "wb") as file:
+        file.truncate(10 << 20)
+    os.chown(plan, 1234, 4321)
+    os.chmod(plan, 0o4755)
+    os.setxattr(plan, "user.color", b"\x00red")
+    os.setxattr(folder, "user.note", b"dir")
+    subprocess.run(["setfacl", "-m", "u:77:rwx,g:88:r", str(plan)], check=True)
+    subprocess.run(["setfacl", "-d", "-m", "u:77:rwx", str(folder)], check=True)
+    os.chown(folder / "deep", 55, 66)
+    os.utime(plan, ns=(1, 1_234_567_890_123_456_789))
+    before = look(tree)
+    names = ["sales/deep/plan.ods", "sales/hard", "sales/link", "sales/fifo", "sales/node", "sales/sparse"]
+    found = replaced(tree, *names)
+    (folder / "deep").rmdir()
+    folder.rmdir()
+    made = put_back(found, tree)
+    assert made.entries == 0
+    assert look(tree) == before
+    assert os.stat(folder / "sparse").st_blocks < 100
+    assert os.stat(plan).st_ino == os.stat(folder / "hard").st_ino
+
+
+def test_what_it_replaces_is_kept(tree: Path) -> None:
+    (tree / "a").write_text("old")
+    (tree / "same").write_text("same")
+    found = replaced(tree, "a", "same")
+    (tree / "a").write_text("new")
+    subprocess.run(["setfacl", "-m", "u:77:rwx", str(tree / "a")], check=True)
+    os.setxattr(tree / "a", "user.color", b"blue")
+    os.chown(tree / "a", 8, 9)
+    os.link(tree / "a", tree / "hard")
+    os.utime(tree / "a", ns=(1, 1))
+    (tree / "same").write_text("same")
+    acl = os.getxattr(tree / "a", "system.posix_acl_access")
+    made = put_back(found, tree)
+    assert (tree / "a").read_text() == "old"
+    assert (made.entries, made.replaced, made.why, made.sender, made.service) == (
+        1,
+        1,
+        manifest.RESTORE,
+        "serv1",
+        "smbd",
+    )
+    kept = Path(backups.files_folder(made.set) + f"{tree}/a")
+    assert (kept.read_text(), os.stat(kept).st_mtime_ns, os.stat(kept).st_uid) == ("new", 1, 8)
+    assert (os.getxattr(kept, "user.color"), os.getxattr(kept, "system.posix_acl_access")) == (b"blue", acl)
+    assert (tree / "hard").read_text() == "new"
+    again = put_back(made, tree)
+    assert (tree / "a").read_text() == "new"
+    assert put_back(again, tree).replaced == 1
+    assert (tree / "a").read_text() == "old"
+
+
+def test_same_size_and_time_but_another_content(tree: Path) -> None:
+    (tree / "a").write_text("old")
+    os.utime(tree / "a", ns=(5, 5))
+    found = replaced(tree, "a")
+    (tree / "a").write_text("new")
+    os.utime(tree / "a", ns=(5, 5))
+    assert put_back(found, tree).entries == 1
+    assert (tree / "a").read_text() == "old"
+
+
+def test_a_symlink_in_the_way_is_replaced_and_kept(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tree / "a").write_text("old")
+    found = replaced(tree, "a")
+    (tree / "a").symlink_to(tmp_path / "precious")
+    made = put_back(found, tree)
+    assert (tree / "a").read_text() == "old"
+    assert not (tree / "a").is_symlink()
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert os.readlink(backups.files_folder(made.set) + f"{tree}/a") == str(tmp_path / "precious")
+
+
+def test_hostile_names(tree: Path) -> None:
+    names = [os.fsdecode(name) for name in HOSTILE]
+    names += [f"{folder}/{name}" for folder in ("sub\nfolder", "-d") for name in names]
+    for name in names:
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text(f"old {name!r}")
+    found = replaced(tree, *names)
+    put_back(found, tree)
+    for name in names:
+        assert (tree / name).read_text() == f"old {name!r}"
+        (tree / name).write_text("new")
+    made = put_back(found, tree, *names[:2], "-d")
+    assert sorted(entry.path for entry in backups.entries(made.set)) == sorted(
+        f"{tree}/{name}" for name in [*names[:2], *(name for name in names if name.startswith("-d/"))]
+    )
+
+
+def test_choosing_files_and_folders(tree: Path) -> None:
+    (tree / "sub").mkdir()
+    (tree / "sub-not").mkdir()
+    names = ["a", "sub/b", "sub/c", "sub-not/d"]
+    for name in names:
+        (tree / name).write_text("old")
+    found = replaced(tree, *names)
+    put_back(found, tree, "sub/", "./a")
+    assert sorted(os.listdir(tree / "sub")) == ["b", "c"]
+    assert (tree / "a").exists()
+    assert not (tree / "sub-not" / "d").exists()
+    with pytest.raises(Usage, match="not in this backup set"):
+        put_back(found, tree, "su")
+
+
+def test_a_parent_that_is_a_symlink_now_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tree / "sub").mkdir()
+    for name in ("a", "sub/b"):
+        (tree / name).write_text("old")
+    found = replaced(tree, "a", "sub/b")
+    (tree / "sub").rmdir()
+    (tmp_path / "outside").mkdir()
+    (tree / "sub").symlink_to(tmp_path / "outside")
+    with pytest.raises(Failed, match=r"sub: is a symlink now, not a folder"):
+        put_back(found, tree)
+    assert os.listdir(tmp_path / "outside") == []
+    assert not (tree / "a").exists(), "a refusal touches nothing"
+    assert len(backups.every()) == 1
+
+
+def test_a_folder_that_becomes_a_symlink_at_the_wrong_moment_leads_nowhere(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "sub").mkdir()
+    (tree / "sub" / "b").write_text("old")
+    found = replaced(tree, "sub/b")
+    (tmp_path / "outside").mkdir()
+    check = run.check
+
+    def swapped(argv: tuple[str, ...], **how: object) -> str:
+        if "rsync" in argv:
+            (tree / "sub").rmdir()
+            (tree / "sub").symlink_to(tmp_path / "outside")
+        return check(argv, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "check", swapped)
+    with pytest.raises(Failed, match="rsync"):
+        put_back(found, tree)
+    assert os.listdir(tmp_path / "outside") == []
+
+
+def test_no_symlink_is_followed_below_the_folder_whatever_the_program(tree: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tree / "disk").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(tree / "disk")], check=True)
+    try:
+        for folder in (tree, tree / "disk"):
+            (folder / "link").symlink_to(outside)
+            touch = ["touch", f"{folder}/link/file"]
+            done = subprocess.run([*restore.contained(str(tree)), *touch], capture_output=True, text=True, check=False)
+            assert "Too many levels of symbolic links" in done.stderr
+            assert os.listdir(outside) == []
+        subprocess.run([*restore.contained(str(tree)), "touch", f"{tree}/plain", f"{tree}/disk/plain"], check=True)
+        subprocess.run(touch, check=True)
+        assert os.listdir(outside) == ["file"], "elsewhere symlinks are followed as ever"
+    finally:
+        subprocess.run(["umount", str(tree / "disk")], check=True)
+
+
+def test_a_folder_swapped_again_and_again(tree: Path, tmp_path: Path) -> None:
+    (tree / "sub").mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    names = [f"sub/{number}" for number in range(50)]
+    for name in names:
+        (tree / name).write_text("old")
+    found = replaced(tree, *names)
+    (tree / "evil").symlink_to(outside)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            try:
+                for first, second in (("sub", "away"), ("evil", "sub"), ("sub", "evil"), ("away", "sub")):
+                    os.rename(tree / first, tree / second)
+            except OSError:  # what is put back made a folder in the gap
+                shutil.rmtree(tree / "sub", ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    os.rename(tree / "away", tree / "sub")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for _ in range(15):
+            try:
+                put_back(found, tree)
+            except (Failed, OSError):
+                pass
+    finally:
+        stop.set()
+        thread.join()
+    assert os.listdir(outside) == []
+
+
+@pytest.mark.parametrize("into", ["folder", "file"])
+def test_a_folder_and_a_file_do_not_take_each_others_place(tree: Path, into: str) -> None:
+    (tree / "a").write_text("old")
+    (tree / "empty").mkdir()
+    found = replaced(tree, "a", "empty")
+    if into == "folder":
+        (tree / "a").mkdir()
+        (tree / "a" / "child").write_text("x")
+    else:
+        (tree / "empty").write_text("x")
+    with pytest.raises(Failed, match=r"is a folder now, and was a file|is a file now, and was a folder"):
+        put_back(found, tree)
+    assert len(backups.every()) == 1
+
+
+def test_an_empty_folder_comes_back(tree: Path) -> None:
+    (tree / "empty").mkdir(mode=0o711)
+    os.chown(tree / "empty", 5, 6)
+    set_id = backups.create("smbd", "serv2", 2)
+    backups.keep_folders(set_id, [f"{tree}/empty"])
+    (tree / "empty").rmdir()
+    found = backups.finish(set_id, complete=True)
+    put_back(found, tree)
+    about = os.stat(tree / "empty")
+    assert (about.st_mode & 0o7777, about.st_uid, about.st_gid) == (0o711, 5, 6)
+
+
+def test_folders_above_keep_what_they_have(tree: Path) -> None:
+    (tree / "sub").mkdir(mode=0o750)
+    (tree / "sub" / "a").write_text("old")
+    found = replaced(tree, "sub/a")
+    os.chmod(tree / "sub", 0o2777)
+    os.chown(tree / "sub", 9, 9)
+    put_back(found, tree)
+    about = os.stat(tree / "sub")
+    assert (about.st_mode & 0o7777, about.st_uid) == (0o2777, 9)
+
+
+def test_a_path_that_is_not_mirrored_any_more(tree: Path) -> None:
+    (tree / "a").write_text("old")
+    found = replaced(tree, "a")
+    with pytest.raises(Failed, match="in no mirrored path"):
+        restore.plan(backups.entries(found.set), [restore.Place("/other/", "/other/")])
+
+
+def test_a_mirrored_folder_behind_a_symlink_of_the_administrator(tree: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tree / "a").write_text("old")
+    found = replaced(tree, "a")
+    tree.rmdir()
+    tree.symlink_to(disk)
+    entries = list(backups.entries(found.set))
+    restore.put_back(found, restore.plan(entries, restore.elsewhere(str(tmp_path / "srv"))))
+    assert (tmp_path / "srv" / str(tree).strip("/") / "a").read_text() == "old"
+    restore.put_back(found, restore.plan(entries, [restore._place(f"{tree}/", f"{tree}/")]))
+    assert (disk / "a").read_text() == "old"
+
+
+def test_a_disk_mounted_inside_the_tree(tree: Path) -> None:
+    (tree / "disk").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(tree / "disk")], check=True)
+    try:
+        (tree / "disk" / "sub").mkdir()
+        (tree / "disk" / "sub" / "a").write_text("old")
+        set_id = backups.create("smbd", "serv2", 2)
+        path = f"{backups.files_folder(set_id)}{tree}/disk/sub/a"
+        os.makedirs(os.path.dirname(path))
+        Path(path).write_text("older")
+        found = backups.finish(set_id, complete=True)
+        made = put_back(found, tree)
+        assert (tree / "disk" / "sub" / "a").read_text() == "older"
+        assert Path(f"{backups.files_folder(made.set)}{tree}/disk/sub/a").read_text() == "old"
+    finally:
+        subprocess.run(["umount", str(tree / "disk")], check=True)
+
+
+def test_only_the_holder_puts_back(tree: Path, pair_files: "Box") -> None:
+    from clusterd import config
+
+    service = config.load(str(pair_files.conf)).services["smbd"]
+    restore.check_holder(service)
+    ownership.learn("serv1", 4, "serv2")
+    with pytest.raises(NotPermitted, match=r"--to DIR and copy it to serv2, which holds serv1"):
+        restore.check_holder(service)
+
+
+def test_the_script(tree: Path, pair_files: "Box", tmp_path: Path) -> None:
+    (tree / "two\nlines").write_text("old")
+    found = replaced(tree, "two\nlines")
+    (tree / "two\nlines").write_text("new")
+    script = pair_files.script
+
+    shown = script("restore_backup", found.set[:15])
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("deleted  0644") and shown.stdout.rstrip().endswith("two\\nlines")
+    assert json.loads(script("restore_backup", "--json", found.set).stdout)["files"][0]["path"] == f"{tree}/two\nlines"
+
+    dry = script("restore_backup", "--dry-run", found.set, "--all")
+    assert "would put back: " in dry.stdout and "what is there now goes into a backup set" in dry.stdout
+    assert (tree / "two\nlines").read_text() == "new"
+
+    (tmp_path / "look").mkdir()
+    done = script("restore_backup", found.set, "--to", str(tmp_path / "look"), f"{tree}/two\nlines")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (Path(f"{tmp_path}/look{tree}") / "two\nlines").read_text() == "old"
+
+    done = script("restore_backup", "-v", found.set, "--all")
+    assert done.returncode == 0 and "1 put back" in done.stdout
+    assert (tree / "two\nlines").read_text() == "old"
+    assert len(backups.every()) == 2
+    events = [json.loads(line) for line in (pair_files.log / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "backup-restored" and events[-1]["kept"] == backups.every()[-1].set
+
+    ownership.learn("serv1", 9, "serv2")
+    refused = script("restore_backup", found.set, "--all")
+    assert refused.returncode == 77 and "copy it to serv2" in refused.stderr
+    assert script("restore_backup", "--force", found.set, "--all").returncode == 0
+    for words in (
+        ("nothing",),
+        (found.set, "--all", "/x"),
+        (found.set, "/not/in/it"),
+        (found.set, "--to", "/nope", "--all"),
+    ):
+        assert script("restore_backup", *words).returncode == 2, words

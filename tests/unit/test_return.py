@@ -1,0 +1,154 @@
+"""The way back: what a dead node had written and never mirrored, and what both sides changed, is found and kept."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterd import passes, sender
+from clusterd.errors import Failed
+from clusterd.passes import Done
+from unit.test_mirror import fill, go, kept, refused, sets, tree
+from unit.twonodes import Two
+from unit.twonodes import two_nodes as two_nodes
+
+
+def swap(two: Two) -> None:
+    """As if serv2 had been the holder, with epoch 1, and had mirrored to serv1; it died, serv1 has taken over."""
+    time.sleep(2 * passes.TICK)
+    now = time.time()
+    code = (
+        "from clusterd import passes; from clusterd.passes import Done; r = passes.read('data');"
+        f"passes.write(r._replace(sent={{'serv1': r.received._replace(node='serv1', began={now})}}, received=None))"
+    )
+    two.there_python(code)
+    mine = passes.read("data")
+    entries = mine.sent["serv2"].entries
+    passes.write(mine._replace(sent={}, received=Done("serv2", 1, now, time.time(), entries)))
+    time.sleep(2 * passes.TICK)
+    two.hold(2)
+
+
+def told(two: Two) -> list[dict[str, Any]]:
+    """The notices about files that were never mirrored."""
+    logs = [Path(node / "log" / "events.jsonl") for node in (two.node, two.other)]
+    events = [json.loads(line) for log in logs if log.exists() for line in log.read_text().splitlines()]
+    return [event for event in events if event["event"] == "unmirrored-found"]
+
+
+def test_unmirrored_files_are_found_listed_and_kept(two: Two) -> None:
+    fill(two)
+    (two.data / "edited-on-both").write_text("as mirrored")
+    (two.data / "edited-there").write_text("as mirrored")
+    (two.data / "edited-here").write_text("as mirrored")
+    (two.data / "gone-here").write_text("as mirrored")
+    (two.data / "gone-here-edited-there").write_text("as mirrored")
+    assert go(two).ok
+    swap(two)
+    # The last seconds of serv2, after its last pass.
+    (two.copy / "new-there").write_text("written on serv2, never mirrored")
+    (two.copy / "edited-on-both").write_text("serv2's")
+    (two.copy / "edited-there").write_text("serv2's")
+    (two.copy / "gone-here-edited-there").write_text("serv2's")
+    # serv1 has taken over.
+    (two.data / "edited-on-both").write_text("serv1's, longer")
+    (two.data / "edited-here").write_text("serv1's, longer")
+    (two.data / "gone-here").unlink()
+    (two.data / "gone-here-edited-there").unlink()
+    (two.data / "new-here").write_text("new")
+    report = go(two)
+    assert report.ok, report.problem
+    assert tree(two.data) == tree(two.copy)
+    lost = {Path(path).name for path in report.unmirrored}
+    assert lost == {"new-there", "edited-on-both", "edited-there", "gone-here-edited-there"}
+    assert {Path(path).name for path in report.both} == {"edited-on-both", "gone-here-edited-there"}
+    found = sets(two)
+    assert {name for name, entry in found.items() if entry["unmirrored"]} == lost
+    assert {name for name, entry in found.items() if entry["both"]} == {"edited-on-both", "gone-here-edited-there"}
+    assert not found["edited-here"]["unmirrored"]
+    assert not found["gone-here"]["unmirrored"]
+    assert kept(two, "new-there") == "written on serv2, never mirrored"
+    assert kept(two, "edited-on-both") == "serv2's"
+    [notice] = told(two)
+    assert {Path(path).name for path in notice["files"]} == lost
+    assert notice["set"] == report.backup_set
+    # From now on it is an ordinary mirror.
+    (two.data / "edited-here").write_text("again")
+    report = go(two)
+    assert (report.ok, report.unmirrored, report.both) == (True, (), ())
+
+
+def test_nothing_unmirrored_nothing_told(two: Two) -> None:
+    fill(two)
+    swap(two)
+    (two.data / "file1").write_text("changed after the takeover")
+    report = go(two)
+    assert (report.ok, report.unmirrored, report.both) == (True, (), ())
+    assert told(two) == []
+
+
+def test_a_return_without_any_change_is_complete_at_once(two: Two) -> None:
+    fill(two)
+    swap(two)
+    report = go(two)
+    assert (report.ok, report.changed, report.backup_set) == (True, 0, None)
+    code = "from clusterd import passes; r = passes.read('data'); print(r.received.epoch, r.returns(2), r.returned)"
+    assert two.there_python(code).split() == ["2", "False", "None"]
+
+
+def test_files_only_there_have_a_budget_of_their_own(two: Two) -> None:
+    fill(two)
+    swap(two)
+    for number in range(6):
+        (two.copy / f"new-there{number}").write_text("x")
+        (two.data / f"file{number}").unlink()
+    report = go(two)
+    assert report.ok, report.problem
+    assert (report.deleted, len(report.unmirrored)) == (12, 6)
+
+
+def test_too_many_files_only_there_wait_for_a_person(two: Two) -> None:
+    fill(two)
+    swap(two)
+    for number in range(7):
+        (two.copy / f"new-there{number}").write_text("x")
+    text = refused(two, Failed, "7 files would be deleted on serv2, 7 of them written there and never mirrored")
+    assert "kept in a backup set" in text
+    report = go(two, max_delete="7")
+    assert (report.ok, len(report.unmirrored)) == (True, 7)
+
+
+def test_a_cut_return_forgets_nothing(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first attempt wrote is not taken for the dead node's work, and what it found is not forgotten."""
+    fill(two)
+    swap(two)
+    (two.copy / "new-there").write_text("x")
+    (two.copy / "file1").write_text("serv2's")
+    (two.data / "file2").write_text("serv1's")
+    finish = sender.Run.finish
+
+    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
+        made = finish(self, control)
+        if "--backup" in self.process.args:  # type: ignore[operator]
+            control.process.kill()
+            raise Failed("cut")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender.Run, "finish", cut)
+        report = go(two)
+    assert not report.ok
+    (two.data / "file1").write_text("changed here after the first attempt")
+    (two.data / "file3").write_text("and this one")
+    report = go(two)
+    assert report.ok, report.problem
+    assert tree(two.data) == tree(two.copy)
+    marked = {name for name, entry in sets(two).items() if entry["unmirrored"]}
+    assert marked == {"new-there", "file1"}
+    listed = {(Path(path).name, notice["set"]) for notice in told(two) for path in notice["files"]}
+    assert {name for name, _ in listed} == marked, "by whoever knew it: the pass that was cut, or the next one"
+    for name, set_id in listed:
+        assert list((two.other / "state/backups" / set_id / "files").rglob(name)), f"{name}: not in {set_id}"
+    assert "file3" in sets(two)

@@ -1,0 +1,170 @@
+"""What the watchdog tells: each condition once, after its patience, and its end; scripts that failed."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clusterd import paths
+from clusterd.actions import Acquire
+from clusterd.conditions import Condition
+from clusterd.crew import Ended
+from clusterd.model import Config, Notify
+from clusterd.tell import GONE_AFTER, STRANGERS_EVERY, Teller
+from clusterd.worker import Worker
+
+if TYPE_CHECKING:
+    from unit.conftest import Box
+
+DEAD = Condition("peer-dead", "serv2", "serv2 is not heard on any path")
+DOWN = Condition("path-down", "serv2/lan", "serv2 is not heard on lan")
+
+
+@pytest.fixture(name="teller")
+def telling(pair: Config) -> Iterator[Teller]:
+    """Nobody is sent anything: the events are what is looked at."""
+    worker = Worker()
+    yield Teller(pair._replace(notify=Notify((), "root", "", ())), worker)
+    worker.finish(10)
+
+
+def told(teller: Teller) -> list[dict[str, Any]]:
+    """The events, once all is done; the teller can tell no more."""
+    teller.worker.finish(10)
+    path = Path(paths.EVENTS)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def last(teller: Teller, condition: Condition, begin: float, seconds: float) -> float:
+    """The condition is true for so long; returns when that ends."""
+    now = begin
+    while now <= begin + seconds:
+        teller.conditions((condition,), now)
+        now += 0.1
+    return now
+
+
+def pause(teller: Teller, begin: float, seconds: float = 2 * GONE_AFTER) -> float:
+    """Nothing is the matter for so long."""
+    now = begin
+    while now <= begin + seconds:
+        teller.conditions((), now)
+        now += 0.1
+    return now
+
+
+def test_a_condition_is_told_once(teller: Teller) -> None:
+    assert teller.conditions((DEAD, DOWN), 99.9) == [DEAD], "the path is given some time"
+    now = last(teller, DEAD, 100.0, 30.0)
+    assert teller.conditions((DEAD,), now) == []
+    last(teller, DEAD, now + GONE_AFTER / 2, 5.0)
+    [event] = told(teller)
+    assert (event["event"], event["subject"], event["level"]) == ("peer-dead", "serv2", "alert")
+    assert event["text"] == "serv2 is not heard on any path"
+
+
+def test_its_end_is_told(teller: Teller) -> None:
+    now = last(teller, DEAD, 100.0, 7.0)
+    now = pause(teller, now, 60.0)
+    last(teller, DEAD, now, 0.0)
+    events = told(teller)
+    assert [event["event"] for event in events] == ["peer-dead", "peer-back", "peer-dead"]
+    assert events[1]["text"] == "serv2 is heard again, after 7 s"
+
+
+@pytest.mark.parametrize(
+    ("name", "end"), [("path-down", "path-up"), ("isolated", "isolation-over"), ("config-differs", None)]
+)
+def test_counterparts(teller: Teller, name: str, end: str | None) -> None:
+    subject = "serv2/lan" if name == "path-down" else "serv2"
+    pause(teller, last(teller, Condition(name, subject, "a text"), 100.0, 5.0))
+    assert [event["event"] for event in told(teller)] == [name, *([end] if end else [])]
+
+
+def test_a_short_one_is_not_told_and_neither_is_its_end(teller: Teller) -> None:
+    now = 100.0
+    for _ in range(5):
+        now = pause(teller, last(teller, DOWN, now, 1.5))
+    assert told(teller) == []
+
+
+def test_patience_counts_from_the_beginning(teller: Teller) -> None:
+    """A flutter shorter than GONE_AFTER is the same condition."""
+    now = 100.0
+    for _ in range(4):
+        now = last(teller, DOWN, now, 0.4) + GONE_AFTER / 2
+    assert [event["event"] for event in told(teller)] == ["path-down"]
+
+
+def test_each_subject_is_a_condition_of_its_own(teller: Teller) -> None:
+    other = DEAD._replace(subject="serv3")
+    teller.conditions((DEAD,), 100.0)
+    teller.conditions((DEAD, other), 100.1)
+    for tick in range(20):
+        teller.conditions((other,), 100.2 + tick / 10)
+    assert [(event["event"], event["subject"]) for event in told(teller)] == [
+        ("peer-dead", "serv2"),
+        ("peer-dead", "serv3"),
+        ("peer-back", "serv2"),
+    ]
+
+
+def test_scripts_that_failed(teller: Teller) -> None:
+    """What went well, or was somebody else's turn, they tell themselves; so does a release that says so."""
+    teller.ended(
+        [
+            Ended("serv1", "takeover", 0, ""),
+            Ended("serv1", "takeover", 75, "takeover: busy"),
+            Ended("serv2", "takeover", 1, "takeover: eth2: no such network interface"),
+            Ended("serv2", "takeover", 1, "takeover: not fenced: serv2 could not be switched off"),
+            Ended("serv2", "takeover", -9, ""),
+            Ended("serv1", "release", 1, "release: smbd did not stop"),
+            Ended("serv2", "release", -9, ""),
+        ]
+    )
+    assert [(event["event"], event["text"]) for event in told(teller)] == [
+        ("takeover-failed", "takeover serv2: takeover: eth2: no such network interface"),
+        ("takeover-failed", "takeover serv2: exit -9"),
+        ("release-failed", "release serv2: exit -9"),
+    ]
+
+
+def test_strangers_at_most_once_a_minute(teller: Teller) -> None:
+    teller.rejected({}, 100.0)
+    teller.rejected({"signature": 1}, 101.0)
+    for tick in range(500):
+        teller.rejected({"signature": 2, "stranger": tick}, 101.1 + tick / 10)
+    teller.rejected({"signature": 2, "stranger": 499}, 101.0 + STRANGERS_EVERY)
+    teller.rejected({"signature": 2, "stranger": 499}, 101.0 + 3 * STRANGERS_EVERY)
+    texts = [event["text"] for event in told(teller)]
+    assert texts == [
+        "1 datagrams were not believed (signature: 1)",
+        "500 datagrams were not believed (signature: 2, stranger: 499)",
+    ]
+
+
+def test_decisions_are_recorded_whole(teller: Teller) -> None:
+    teller.decided(Acquire("serv2", 6, "serv2 is dead"))
+    [event] = told(teller)
+    assert event["event"] == "decided"
+    assert (event["action"], event["group"], event["epoch"], event["why"]) == ("Acquire", "serv2", 6, "serv2 is dead")
+
+
+def test_a_changed_configuration(teller: Teller, pair_files: "Box") -> None:
+    assert teller.usable(str(pair_files.conf))
+    pair_files.edit("cluster.conf", "failback = auto ", "failback = perhaps ")
+    assert not teller.usable(str(pair_files.conf))
+    [event] = told(teller)
+    assert event["event"] == "config-bad"
+    assert "failback: found 'perhaps'" in event["text"]
+
+
+def test_lost_and_standby(teller: Teller) -> None:
+    teller.lost("serv1", "serv2", "serv2 holds it with epoch 9")
+    teller.standby("serv2 holds serv1")
+    assert [(event["event"], event["text"]) for event in told(teller)] == [
+        ("released-lost", "serv1 is let go of: serv2 holds it with epoch 9"),
+        ("standby-entered", "standby: serv2 holds serv1"),
+    ]
