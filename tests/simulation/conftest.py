@@ -1,0 +1,6 @@
+"""The simulator is a package below tests/."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

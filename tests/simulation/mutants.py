@@ -1,0 +1,271 @@
+"""The rules, weakened one at a time: the simulation must find out about each of them."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+from clusterd import (
+    acquire,
+    arbiter,
+    evidence,
+    fence,
+    grant,
+    guards,
+    handover,
+    passes,
+    peers,
+    picture,
+    quorum,
+    rollback,
+    verdict,
+    watch,
+)
+from clusterd.actions import Resume
+from clusterd.model import Config, Group, Node
+from clusterd.ownership import Record
+from clusterd.picture import Me, Own, Peer, Rules
+from simulation import devices, present
+
+
+class Mutant(NamedTuple):
+    """What is replaced by what."""
+
+    name: str
+    replaced: tuple[tuple[object, str, object], ...]
+    faults: tuple[str, ...] = ()
+    """That show it soon; empty: all."""
+    together: bool = False
+    """All of them at about the same time, or it would take many days to find out."""
+    etcd: bool = False
+    """In a cluster with an arbiter."""
+    nodes: int = 2
+
+
+def _silence_of(overdue: Callable[[Rules], float], *, reach: bool = True) -> Callable[..., bool]:
+    def dead(rules: Rules, me: Me, peer: Peer, now: float) -> bool:
+        silence = peer.silence(now)
+        return silence is not None and silence > overdue(rules) and (bool(me.reach) or not reach)
+
+    return dead
+
+
+def _lost_by_epoch_only(rules: Rules, me: Me, name: str, own: Own, heard: list[Peer]) -> Any:
+    found = _LOST(rules, me, name, own, heard)
+    return found if found and found.epoch > own.epoch else None
+
+
+def _resume_at_once(_rules: Rules, _me: Me, name: str, *_: object) -> list[Any]:
+    return [Resume(name, "it was ours")]
+
+
+def _ask_without_reach(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> tuple[str, ...]:
+    return _QUESTIONS(rules, me._replace(reach=1), peers, now)
+
+
+def _silent_soon(_rules: Rules, own: Own, _now: float) -> bool:
+    return own.silent_since is not None and not own.answered
+
+
+def _without_standby(rules: Rules, me: Me, *rest: Any) -> Any:
+    return _DECIDE(rules, me._replace(standby=""), *rest)
+
+
+def _same_epoch(me: Me, peers: tuple[Peer, ...], name: str) -> tuple[int, str]:
+    epoch, holder = _LATEST(me, peers, name)
+    return epoch - 1, holder
+
+
+def _without_last_pass(*words: Any, last: bool) -> Any:
+    return [] if last else _COPY(*words, last=last)
+
+
+def _revive(self: devices.Keeper, places: Any) -> None:
+    for where in places:
+        self.machine.kernel[where.group] = present.world.clock.now + self.seconds
+
+
+def _off_without_proof(config: Config, node: Node) -> None:
+    fence.act(config, node, "off")
+
+
+def _take_back(config: Config, group: Group, _node: object, record: Record, *_: object) -> None:
+    acquire.take(config, group, record.epoch + 1)
+    acquire.serve(config, group, record.epoch + 1)
+
+
+def _isolated_like_a_pair(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> str:
+    silent = all(not peer.fresh(rules, now) for peer in peers)
+    return "nobody is heard" if silent and me.unreached_since is not None else ""
+
+
+def _start_alone_anyhow(rules: Rules, *rest: Any) -> Peer:
+    return _COUNT(rules._replace(start_alone="any"), *rest)
+
+
+def _sent_to_anybody(self: passes.Record, _node: str) -> float | None:
+    sent = self.last_sent()
+    return max((since for since in (self.held and self.held.since, sent and sent.began) if since), default=None)
+
+
+_COUNT = quorum._count
+_LOST, _QUESTIONS, _DECIDE = verdict._lost, picture.questions, verdict.decide
+_LATEST, _COPY = picture.latest, handover.copy
+
+_IN_VAIN = (verdict, "_vain", lambda *_: None)
+"""Goes on with what it would not begin any more: this rule alone would hide that the one before is missing."""
+
+MUTANTS = (
+    Mutant("takes what answers on the LAN", ((verdict, "_silent", lambda *_: True), _IN_VAIN)),
+    Mutant(
+        "takes after one missed datagram",
+        ((quorum, "dead", _silence_of(lambda rules: rules.interval)), _IN_VAIN),
+        ("all cables pulled", "heartbeat cut", "LAN cable pulled"),
+    ),
+    Mutant(
+        "takes without a reference host",
+        (
+            (quorum, "dead", _silence_of(lambda rules: rules.dead_after, reach=False)),
+            (picture, "questions", _ask_without_reach),
+            (verdict, "_isolated", lambda *_: ""),
+        ),
+        ("all cables pulled", "all hosts off", "heartbeat cut"),
+    ),
+    Mutant(
+        "counts as silence what the LAN did not carry",
+        ((picture, "questions", _ask_without_reach), (verdict, "_silent", _silent_soon), _IN_VAIN),
+        ("LAN cable pulled", "heartbeat cut", "switch off", "all cables pulled"),
+    ),
+    Mutant(
+        "both ends of a cut take at once",
+        ((verdict, "_long_silent", lambda own, now: verdict._silent(Rules(), own, now)),),
+        ("all cables pulled", "heartbeat cut", "slow disk", "starve"),
+        True,
+    ),
+    Mutant(
+        "is isolated and serves on",
+        ((verdict, "_isolated", lambda *_: ""),),
+        ("all cables pulled", "LAN and heartbeat split"),
+    ),
+    Mutant(
+        "holds on against a higher epoch", ((verdict, "_lost", lambda *_: None),), ("LAN and heartbeat split", "power")
+    ),
+    Mutant(
+        "holds on against an equal epoch",
+        ((verdict, "_lost", _lost_by_epoch_only),),
+        ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere"),
+    ),
+    Mutant("resumes without looking at the claims", ((verdict, "_resume", _resume_at_once),)),
+    Mutant(
+        "knows nothing of takeovers that are coming",
+        (
+            *((module, "wanted", lambda claim: claim.held) for module in (verdict, quorum)),
+            (verdict, "_deaf", lambda *_: None),
+        ),
+        ("one way everywhere",),
+    ),
+    Mutant(
+        "serves beside a peer that is deaf",
+        ((verdict, "_deaf", lambda *_: None),),
+        ("one way everywhere", "loss"),
+    ),
+    Mutant(
+        "waits for nobody who was here last",
+        ((verdict, "UNHELD", 0.0), _IN_VAIN),
+        ("operator: release", "starve", "loss"),
+        True,
+    ),
+    Mutant(
+        "acquires in standby",
+        ((verdict, "decide", _without_standby), (evidence, "check_standby", lambda: None)),
+        ("operator: standby", "power"),
+    ),
+    Mutant("takes with the epoch that was", ((verdict, "latest", _same_epoch),), ("power", "LAN and heartbeat split")),
+    Mutant(
+        "goes on after a pause as if nothing had been",
+        ((devices.Keeper, "renew", _revive), (watch.Watch, "_paused", lambda *_: None)),
+        ("freeze", "heartbeat cut"),
+        True,
+    ),
+    Mutant("believes the fence agent", ((fence, "_off", _off_without_proof),), ("LAN and heartbeat split",)),
+    Mutant(
+        "takes back without asking",
+        ((handover, "_take_back", _take_back),),
+        ("operator: release", "heartbeat cut", "nodes kept apart on the LAN"),
+        True,
+    ),
+    Mutant("hands over without the last pass", ((handover, "copy", _without_last_pass),), ("operator: release",)),
+    Mutant("lets any pass in", ((guards, "check_sender", lambda *_: None),), ("freeze", "LAN and heartbeat split")),
+    Mutant(
+        "takes what etcd has not granted",
+        ((grant, "lasting", lambda *_: True), (arbiter, "_granted", lambda *_: True)),
+        ("LAN and heartbeat split",),
+        etcd=True,
+    ),
+    Mutant(
+        "serves beyond the end of its lease in etcd",
+        ((grant, "ending", lambda *_: False), (grant, "renewable", lambda *_: True)),
+        ("LAN and heartbeat split",),
+        etcd=True,
+    ),
+    Mutant("forgets that it was the holder", ((passes, "hold", lambda *_: None),), ("power",)),
+    Mutant("goes on receiving while it serves", ((rollback, "settle", lambda _service: None),), ("freeze",)),
+    Mutant(
+        "three: takes what it cannot hear and another can",
+        ((quorum, "_vouched", lambda *_: False),),
+        ("apart everywhere", "heartbeat cut", "nodes kept apart on the LAN"),
+        nodes=3,
+    ),
+    Mutant(
+        "three: serves on beside a majority",
+        ((verdict, "_isolated", _isolated_like_a_pair),),
+        ("LAN and heartbeat split",),
+        nodes=3,
+    ),
+    Mutant(
+        "three: counts nobody who is silent",
+        ((quorum, "UNHELD", 0.0),),
+        ("LAN and heartbeat split", "loss"),
+        nodes=3,
+    ),
+    Mutant(
+        "three: starts alone although it never may",
+        ((quorum, "_count", _start_alone_anyhow),),
+        ("LAN and heartbeat split",),
+        nodes=3,
+    ),
+    Mutant(
+        "three: takes before the others know it",
+        ((peers.Peers, "agree", lambda *_: True), (quorum, "patience", lambda *_: 0.0)),
+        ("power", "loss", "starve"),
+        True,
+        nodes=3,
+    ),
+    Mutant(
+        "three: nobody yields to an equal epoch",
+        ((quorum, "precedes", lambda *_: True),),
+        ("power", "operator: takeover", "loss", "heartbeat cut"),
+        True,
+        nodes=3,
+    ),
+    Mutant(
+        "three: counts as mirrored what went to somebody else",
+        ((passes.Record, "alone_since", _sent_to_anybody),),
+        ("power", "kill script", "heartbeat cut"),
+        nodes=3,
+    ),
+)
+
+
+def named(name: str) -> Mutant:
+    """The mutant of that name; "": one with nothing weakened."""
+    return next((mutant for mutant in MUTANTS if mutant.name == name), Mutant("", ()))
+
+
+@contextlib.contextmanager
+def weakened(name: str) -> Iterator[None]:
+    """While this lasts, the program has that fault; "": none."""
+    with contextlib.ExitStack() as stack:
+        for where, attribute, new in named(name).replaced:
+            stack.enter_context(mock.patch.object(where, attribute, new))
+        yield
