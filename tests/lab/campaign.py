@@ -1,0 +1,397 @@
+"""One named fault on the running pair: watched from the LAN, written to all the while, and evaluated as a row.
+
+    with fault(lab, "the holder's power is cut", "power", answers=("serv1", "serv2", "serv1")) as day:
+        day.lab.power_off("serv1")
+        day.serves("serv2")
+
+A client asks for both groups' addresses all the time, and every ARP answer, echo and HTTP reply is kept with the node
+that gave it. Another one stores numbered files on the share. Passes run one after the other, as cron would have them.
+When the block ends everything is mended, switched on, and waited for; then it is counted what was lost.
+"""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from lab.labnet.answers import Summary, spells
+from lab.labnet.lab import EVENTS, Lab
+from lab.labnet.plan import CHECKOUT, NODES
+from lab.labnet.probe import Probe
+from lab.labnet.proc import LabError
+from lab.story import (
+    ADDRESS,
+    BACKUPS,
+    LONG,
+    OTHER,
+    SHARE,
+    Event,
+    Writer,
+    come_home,
+    events,
+    held,
+    moved,
+    one_at_a_time,
+    record,
+    serves,
+    wait_home,
+    wait_serves,
+    watching,
+    when,
+)
+
+ROWS = CHECKOUT / "build" / "campaign.jsonl"
+"""Where the rows are gathered, over several runs; `make` removes it before the first."""
+PASS_EVERY = 1.5
+"""Seconds between the end of a pass and the start of the next one."""
+WRITE_EVERY = 0.1
+"""Seconds between two writes."""
+
+
+@dataclass
+class Row:
+    """What one fault came to. Times in seconds."""
+
+    area: str
+    fault: str
+    answers: list[str] = field(default_factory=list)
+    """Who answered for serv1's address, one after the other."""
+    icmp: float = 0.0
+    """The longest time without an echo reply from serv1's address, from the fault to the end."""
+    http: float = 0.0
+    """The same for HTTP."""
+    double: float = 0.0
+    """How long two nodes answered for one address."""
+    written: int = 0
+    """Writes that the share acknowledged..."""
+    mirrored: int = 0
+    """...those that a complete pass had copied afterwards..."""
+    lost: int = 0
+    """...and those of these that are not on the share at the end."""
+    unmirrored: int = 0
+    """Acknowledged writes that are not on the share at the end, and that no pass had copied..."""
+    found: int = 0
+    """...and those of these that are whole in a backup set that a notice names, and that lists them."""
+    holds: bool = False
+    """Whether everything was as it must be."""
+
+
+class Passes(threading.Thread):
+    """Mirrors smbd from whoever holds it, again and again; remembers which writes complete passes have copied."""
+
+    def __init__(self, lab: Lab, writer: Writer) -> None:
+        super().__init__(daemon=True)
+        self.lab = lab
+        self.writer = writer
+        self.copied: set[str] = set()
+        """The acknowledged files that were on the share when a pass began that completed."""
+        self.count = 0
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Mirror until told to stop."""
+        while not self._end.wait(PASS_EVERY):
+            for node in NODES:
+                if self._holds(node):
+                    self._mirror(node)
+
+    def _holds(self, node: str) -> bool:
+        try:
+            return held(self.lab, node, "serv1")
+        except (LabError, KeyError):
+            return False
+
+    def _mirror(self, node: str) -> None:
+        try:
+            before = set(self.writer.acknowledged) - self.writer.lost(str(self.lab.path(node, SHARE)))
+            done = self.lab.run(node, ["mirror_service", "smbd"], timeout=2 * LONG, check=False)
+        except LabError:
+            return
+        if done.returncode == 0:
+            self.copied |= before
+            self.count += 1
+
+    def stop(self) -> None:
+        """Stop after the pass that is under way."""
+        self._end.set()
+        self.join()
+
+
+@dataclass
+class Day:
+    """A bad day of the pair, while it goes on."""
+
+    lab: Lab
+    writer: Writer
+    passes: Passes
+    probes: dict[str, Probe]
+    began: float = field(default_factory=monotonic)
+
+    def serves(self, node: str, *groups: str) -> None:
+        """Wait until the node serves these groups; without any: both."""
+        wait_serves(self.lab, node, *(groups or NODES))
+
+    def another_pass(self) -> None:
+        """Wait until one more pass has completed, so that what is written now is partly mirrored, partly not."""
+        enough = self.passes.count + 1
+        self.lab.wait_for(lambda: self.passes.count >= enough, LONG, "a pass")
+        self.writer.more()
+
+    def moved(self) -> list[str]:
+        """What either node has done about any group since the day began."""
+        return moved(self.lab, self.began)
+
+    def answered_between(self, node: str, after: float, event: Event) -> bool:
+        """Whether the node answered for serv1's address after a CLOCK_MONOTONIC time and before an event."""
+        spells = self.probes[ADDRESS["serv1"]].so_far().spells
+        return any(spell.node == node and spell.end > after and spell.start < when(event) for spell in spells)
+
+    def unmirrored(self) -> list[Event]:
+        """What was found that had never been mirrored, as told since the day began."""
+        return [event for node in NODES for event in events(self.lab, node, self.began, "unmirrored-found")]
+
+    @staticmethod
+    @contextmanager
+    def running(argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+        """A command of the host's while it runs; what it says is not of interest."""
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            yield process
+
+
+@contextmanager
+def fault(
+    lab: Lab,
+    name: str,
+    area: str,
+    *,
+    answers: tuple[str, ...] | None = None,
+    moves: int = 2,
+    quiet: bool = False,
+    copied: bool = True,
+    **conf: Any,
+) -> Iterator[Day]:
+    """One fault, from a pair in order to a pair in order.
+
+    Args:
+        lab: the lab.
+        name: what the row is called.
+        area: under which heading.
+        answers: who must have answered for serv1's address, one after the other; None: whoever.
+        moves: how often it may have moved, if `answers` does not say.
+        quiet: nothing may be done about any group at all.
+        copied: have a complete pass first.
+        conf: as for come_home.
+    """
+    come_home(lab, **conf)
+    row = Row(area, name)
+    try:
+        with watching(lab) as probes, Writer(lab, f"day{os.urandom(3).hex()}", WRITE_EVERY) as writer:
+            passes = Passes(lab, writer)
+            passes.start()
+            try:
+                day = Day(lab, writer, passes, probes)
+                if copied:
+                    day.another_pass()
+                day.began = monotonic()
+                yield day
+                if quiet:
+                    assert day.moved() == []
+                mend(lab)
+                writer.more(1)
+                finished = monotonic()
+            finally:
+                passes.stop()
+        seen = {address: probe.summary for address, probe in probes.items()}
+        _times(row, seen, day.began, finished)
+        _writes(row, day)
+        for summary in seen.values():
+            one_at_a_time(summary)
+        assert row.double == 0 and row.lost == 0 and row.found == row.unmirrored, row
+        if answers is None:
+            assert len(row.answers) - 1 <= moves, row
+        else:
+            assert tuple(row.answers) == answers, row
+        row.holds = True
+    finally:
+        keep(row)
+
+
+def mend(lab: Lab) -> None:
+    """Mend everything, switch on what is off, and have both groups home."""
+    lab.heal()
+    off = [node for node in NODES if not lab.is_on(node)]
+    if off:
+        lab.power_on(*off)
+    end = monotonic() + 3 * LONG
+    while not _home(lab):
+        for group in NODES:
+            _send_home(lab, group)
+        if monotonic() > end:
+            raise LabError("the pair is not whole again")
+    wait_home(lab)
+
+
+def _home(lab: Lab) -> bool:
+    try:
+        wait_home(lab, 2)
+    except LabError:
+        return False
+    return True
+
+
+def _send_home(lab: Lab, group: str) -> None:
+    """A group that a person has moved stays where it was put, until a person moves it back."""
+    away = OTHER[group]
+    if serves(lab, away, group) and record(lab, away, group).get("pinned"):
+        lab.run(away, ["release", group, "--to", group], timeout=120, check=False)
+
+
+def _times(row: Row, seen: dict[str, Summary], began: float, finished: float) -> None:
+    """What the clients saw."""
+    mine = seen[ADDRESS["serv1"]]
+    row.answers = [spell.node for spell in spells((spell.start, spell.node) for spell in mine.spells)]
+    row.icmp = mine.gap("icmp", began, finished).seconds
+    row.http = mine.gap("http", began, finished).seconds
+    row.double = sum(gap.seconds for summary in seen.values() for gap in summary.double)
+
+
+def _writes(row: Row, day: Day) -> None:
+    """What became of the acknowledged writes."""
+    lab, writer = day.lab, day.writer
+    copied = day.passes.copied
+    missing = writer.lost(str(lab.path("serv1", SHARE)))
+    row.written, row.mirrored = len(writer.acknowledged), len(copied)
+    row.lost, row.unmirrored = len(missing & copied), len(missing - copied)
+    row.found = len(missing - copied - writer.lost(*_named_sets(day)))
+
+
+def _named_sets(day: Day) -> list[str]:
+    """The share's folders in the backup sets that notices have named, as far as the sets list what is in them."""
+    folders = []
+    for node in NODES:
+        for told in (event for other in NODES for event in events(day.lab, other, day.began, "unmirrored-found")):
+            name = told["set"]
+            folder = day.lab.path(node, f"{BACKUPS}/{name}/files{SHARE}")
+            if not folder.is_dir():
+                continue
+            listed = day.lab.run(node, ["restore_backup", name]).stdout
+            if all(f"{SHARE}/{file.name}" in listed for file in folder.iterdir()):
+                folders.append(str(folder))
+    return folders
+
+
+def keep(row: Row) -> None:
+    """Put the row where the table is made from."""
+    ROWS.parent.mkdir(exist_ok=True)
+    with ROWS.open("a") as file:
+        file.write(json.dumps(asdict(row)) + "\n")
+
+
+# --- at the moment of a step -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def at(
+    lab: Lab, node: str, event: str, deed: Callable[[], object], *, group: str = "serv1", delay: float = 0.0
+) -> Iterator[None]:
+    """Have `deed` done as soon as the node logs an event about the group, or `delay` seconds later.
+
+    The block makes the event happen. Raises LabError if it does not.
+    """
+    path = lab.path(node, EVENTS)
+    start = path.stat().st_size if path.exists() else 0
+    done = threading.Event()
+    end = threading.Event()
+    trouble: list[BaseException] = []
+
+    def wait() -> None:
+        while not end.wait(0.002):
+            if _logged(path, start, event, group):
+                sleep(delay)
+                try:
+                    deed()
+                except (LabError, OSError, AssertionError) as error:
+                    trouble.append(error)
+                done.set()
+                return
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+        if not done.wait(LONG):
+            raise LabError(f"{node} never logged {event}")
+    finally:
+        end.set()
+        thread.join()
+    if trouble:
+        raise trouble[0]
+
+
+def _logged(path: Path, start: int, event: str, group: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    found = [json.loads(line) for line in lines if f'"event": "{event}"'.encode() in line]
+    return any(each.get("group", group) == group for each in found)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def rows() -> list[Row]:
+    """The rows of this run, in the order of areas; of a fault that was tried again the last one."""
+    if not ROWS.exists():
+        return []
+    found = {}
+    for line in ROWS.read_text().splitlines():
+        row = Row(**json.loads(line))
+        found[row.area, row.fault] = row
+    return [found[key] for key in sorted(found)]
+
+
+HEADINGS = ("fault", "who answered", "ICMP", "HTTP", "two holders", "writes", "mirrored", "lost", "unmirrored", "found")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One row as text."""
+    answers = "-".join(node.removeprefix("serv") for node in row.answers)
+    times = (f"{seconds:.2f} s" for seconds in (row.icmp, row.http, row.double))
+    counts = (row.written, row.mirrored, row.lost, row.unmirrored, row.found)
+    return (row.fault if row.holds else f"{row.fault} DOES NOT HOLD", answers, *times, *map(str, counts))
+
+
+def totals(of: list[Row]) -> str:
+    """One line about all rows."""
+    names = ("written", "mirrored", "lost", "unmirrored", "found")
+    count = {name: sum(getattr(row, name) for row in of) for name in names}
+    return (
+        f"{len(of)} faults, {sum(row.holds for row in of)} held; two nodes answered for "
+        f"{sum(row.double for row in of):.2f} s; {count['written']} writes acknowledged; {count['mirrored']} of them "
+        f"mirrored, {count['lost']} of these lost; {count['unmirrored']} others not on the share at the end, "
+        f"{count['found']} of these found and listed"
+    )
+
+
+def table(of: list[Row]) -> list[str]:
+    """All rows as Markdown, which is as well to be read as it is; the areas one after the other."""
+    lines = []
+    for area in dict.fromkeys(row.area for row in of):
+        mine = [cells(row) for row in of if row.area == area]
+        widths = [max(map(len, column)) for column in zip(HEADINGS, *mine, strict=True)]
+        lines += ["", f"{area}:", "", _line(HEADINGS, widths), _line(["-" * width for width in widths], widths)]
+        lines += [_line(line, widths) for line in mine]
+    return [*lines, "", totals(of)] if of else []
+
+
+def _line(words: tuple[str, ...] | list[str], widths: list[int]) -> str:
+    return "| " + " | ".join(word.ljust(width) for word, width in zip(words, widths, strict=True)) + " |"

@@ -1,0 +1,93 @@
+"""The lab for pytest: `lab` is up for the whole run, `pair` is a clean running pair, `home` any pair that is in order.
+
+A test that fails shows what both nodes looked like: their log, events, view and addresses.
+"""
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lab import campaign, story
+from lab.labnet.lab import Lab
+from lab.labnet.proc import LabError
+
+NAME = os.environ.get("CLUSTERD_TEST_LAB", "test") + os.environ.get("PYTEST_XDIST_WORKER", "")[2:]
+"""Each worker of a run has a lab of its own; another name lets two runs go on side by side."""
+FIXTURES = ("pair", "home", "lab", "bare_lab")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A lab with clusterd installed and running on both nodes; shared, so a test finds it as the last one left it."""
+    with fresh(NAME) as made:
+        made.up()
+        yield made
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Lab:
+    """The lab as delivered: both nodes just booted, no faults, no mails."""
+    lab.reset()
+    return lab
+
+
+@pytest.fixture
+def home(lab: Lab) -> Lab:
+    """The running pair in order, each node with its own group; a test finds what others have written. See story.py."""
+    story.come_home(lab)
+    return lab
+
+
+@pytest.fixture(scope="session")
+def bare_lab() -> Iterator[Lab]:
+    """A lab without clusterd: for tests of the lab itself."""
+    with fresh(f"{NAME}bare") as made:
+        made.up(program=False)
+        yield made
+
+
+@contextmanager
+def fresh(name: str) -> Iterator[Lab]:
+    """A lab that is gone at the end, and was gone before the start, whatever an earlier run left."""
+    lab = Lab(name)
+    lab.down()
+    try:
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put what both nodes look like into the report of a test that failed."""
+    report = yield
+    if report.failed and report.when != "teardown":
+        for name in FIXTURES:
+            found = getattr(item, "funcargs", {}).get(name)
+            if isinstance(found, Lab):
+                report.sections.append(("the nodes", dump(found)))
+                break
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the campaign's faults came to."""
+    rows = campaign.rows()
+    if rows:
+        terminalreporter.section("the campaign: faults on the running pair")
+        for line in campaign.table(rows):
+            terminalreporter.write_line(line)
+
+
+def dump(lab: Lab) -> str:
+    """What the nodes look like, or why that cannot be told."""
+    try:
+        return lab.dump()
+    except (LabError, OSError) as error:
+        return f"cannot tell: {error}"

@@ -1,0 +1,293 @@
+"""Campaign: disks that are full, read-only, broken, gone or empty; clocks that are an hour off."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+
+import pytest
+
+from lab.campaign import Day, fault
+from lab.labnet.lab import Lab
+from lab.labnet.plan import NODES
+from lab.labnet.proc import run
+from lab.story import LONG, SHARE, come_home, stays, wait_event, wait_home, wait_standby, wait_told
+
+AWAY_AND_BACK = ("serv1", "serv2", "serv1")
+STAYED = ("serv1",)
+DISK = "/srv/samba"
+SIZE = "40M"
+STATE = "/var/lib/clusterd/groups"
+HOME = {"serv1": "serv1", "serv2": "serv2"}
+MOUNT = f"""#!/bin/sh
+# The disk of the share, at each boot.
+mountpoint -q {DISK} && exit 0
+test -e /dev/share || mknod /dev/share b 7 NUMBER
+mount /dev/share {DISK}
+"""
+
+
+# --- the disk of the share -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def disks(lab: Lab) -> Iterator[Lab]:
+    """The pair whose share lies on a disk of its own on either node: ext4 on a loop device without a cache."""
+    come_home(lab, new=True)
+    made: dict[str, str] = {}
+    try:
+        for node in NODES:
+            lab.sh(node, "/etc/init.d/smbd stop; cp -a /srv/samba /srv/copy")
+            made[node] = new_disk(lab, node)
+            old = f"cd {SHARE}; mkdir -p old; touch -d 2020-01-01 old/{{1..500}} old"
+            lab.sh(node, f"{mount_script(made[node])}; cp -a /srv/copy/. {DISK}/; {old}")
+            accept(lab, node)
+        lab.sh("serv1", "/etc/init.d/smbd start")
+        lab.run("serv1", ["mirror_service", "smbd"], timeout=LONG)
+        wait_home(lab)
+        yield lab
+    finally:
+        for node in NODES:
+            if lab.is_on(node):
+                lab.power_off(node)
+        for device in made.values():
+            run(["losetup", "--detach", device])
+        lab.reset()
+
+
+def accept(lab: Lab, node: str) -> None:
+    """The administrator says that the disk is meant to be another one."""
+    lab.run(node, ["mirror_service", "smbd", "--accept-mounts"])
+
+
+def new_disk(lab: Lab, node: str) -> str:
+    """An empty disk; returns the host's loop device."""
+    file = image(lab, node)
+    run(["truncate", f"--size={SIZE}", file])
+    run(["mkfs.ext4", "-q", "-F", "-m", "0", file])
+    return run(["losetup", "--find", "--show", "--direct-io=on", file]).stdout.strip()
+
+
+def image(lab: Lab, node: str) -> str:
+    """The host's file that is the node's disk."""
+    return str(lab.place.disk(node) / "share.img")
+
+
+def mount_script(device: str) -> str:
+    """What has a node mount it now and at each boot."""
+    text = MOUNT.replace("NUMBER", device.removeprefix("/dev/loop"))
+    file = "/etc/network/if-pre-up.d/share"
+    return f"printf %s '{text}' >{file}; chmod 755 {file}; {file}"
+
+
+@contextmanager
+def told(lab: Lab, words: str) -> Iterator[None]:
+    """After the block passes fail, and the mail that cron's pass sends says why."""
+    yield
+
+    def failed() -> bool:
+        return lab.run("serv1", ["mirror_service", "--quiet", "smbd"], timeout=LONG, check=False).returncode == 1
+
+    lab.wait_for(failed, LONG, "a pass to fail")
+    wait_told(lab, words)
+
+
+def all_mirrored(day: Day) -> None:
+    """No more writes, and everything that was written is mirrored."""
+    day.writer.hold()
+    enough = day.passes.count + 2
+    day.lab.wait_for(lambda: day.passes.count >= enough, LONG, "two passes")
+
+
+def test_full_at_the_receiver(disks: Lab) -> None:
+    with fault(disks, "receiver's disk full", "disks", answers=STAYED, quiet=True) as day:
+        with told(disks, "make room there"):
+            disks.sh("serv2", f"head -c {SIZE} /dev/zero >{DISK}/filler || true")
+            disks.sh("serv1", f"head -c 1000000 /dev/urandom >{SHARE}/much")
+        day.writer.more()
+        disks.sh("serv2", f"rm {DISK}/filler")
+        day.another_pass()
+
+
+def test_full_at_the_receiver_and_the_holder_dies(disks: Lab) -> None:
+    with fault(disks, "receiver's disk full, then power of the holder", "disks", answers=AWAY_AND_BACK) as day:
+        with told(disks, "make room there"):
+            disks.sh("serv2", f"head -c {SIZE} /dev/zero >{DISK}/filler || true")
+            disks.sh("serv1", f"head -c 1000000 /dev/urandom >{SHARE}/more")
+        disks.power_off("serv1")
+        day.serves("serv2")
+        disks.sh("serv2", f"rm {DISK}/filler")
+        day.writer.more()
+
+
+def test_read_only_at_the_receiver(disks: Lab) -> None:
+    with fault(disks, "receiver's disk read-only", "disks", answers=STAYED, quiet=True) as day:
+        with told(disks, "Read-only file system"):
+            disks.sh("serv2", f"mount -o remount,ro {DISK}")
+            day.writer.more()
+        disks.sh("serv2", f"mount -o remount,rw {DISK}")
+        day.another_pass()
+
+
+def test_unmounted_at_the_holder(disks: Lab) -> None:
+    """The empty folder below it is no wish to delete everything."""
+    with fault(disks, "holder's disk unmounted", "disks", answers=STAYED, quiet=True) as day:
+        all_mirrored(day)
+        before = disks.sh("serv2", f"ls -R {SHARE}")
+        try:
+            with told(disks, "no longer the mount that it was"):
+                disks.sh("serv1", f"umount --lazy {DISK}")
+            assert disks.sh("serv2", f"ls -R {SHARE}") == before
+        finally:
+            disks.sh("serv1", f"mount /dev/share {DISK}")
+        day.writer.go_on()
+        day.another_pass()
+
+
+@pytest.mark.parametrize("left", ["nothing", "one file"])
+def test_emptied_at_the_holder(disks: Lab, left: str) -> None:
+    """A person's mistake, or a broken disk that was made anew: the other node keeps everything."""
+    with fault(disks, f"holder's files deleted, {left} is left", "disks", answers=STAYED, quiet=True) as day:
+        all_mirrored(day)
+        before = disks.sh("serv2", f"ls -R {SHARE}")
+        try:
+            with told(disks, "smbd: "):
+                spare = "" if left == "nothing" else "-not -name readme.txt -not -name .clusterd"
+                disks.sh("serv1", f"find {SHARE} -mindepth 1 {spare} -delete || true")
+            assert disks.sh("serv2", f"ls -R {SHARE}") == before
+        finally:
+            copy_back(disks)
+        day.writer.go_on()
+        day.another_pass()
+
+
+def copy_back(lab: Lab) -> None:
+    """The administrator copies everything back from the other node."""
+    run(["cp", "-a", f"{lab.path('serv2', SHARE)}/.", str(lab.path("serv1", SHARE))])
+
+
+def test_errors_of_the_holders_disk_and_a_new_one(disks: Lab) -> None:
+    """Half of it cannot be read any more: nothing is deleted at the other node, which then serves what it has."""
+    with fault(disks, "holder's disk cannot be read, is replaced by an empty one", "disks") as day:
+        disks.sh(
+            "serv1", f"mkdir {SHARE}/big; for n in $(seq 100); do head -c 60000 /dev/urandom >{SHARE}/big/$n; done"
+        )
+        all_mirrored(day)
+        before = disks.sh("serv2", f"ls -R {SHARE}")
+        with told(disks, "smbd"):
+            disks.sh("serv1", f"touch {SHARE}/big/*; sync")
+            run(["truncate", "--size=4M", image(disks, "serv1")])
+            forget = f"for file in {SHARE}/big/*; do dd if=$file iflag=nocache count=0; done"
+            disks.sh("serv1", f"{forget}; ! cat {SHARE}/big/* >/dev/null")
+        assert disks.sh("serv2", f"ls -R {SHARE}") == before
+        disks.power_off("serv1")
+        day.serves("serv2")
+        run(["truncate", f"--size={SIZE}", image(disks, "serv1")])
+        run(["mkfs.ext4", "-q", "-F", "-m", "0", image(disks, "serv1")])
+        day.writer.go_on()
+        day.writer.more()
+        back = monotonic()
+        disks.power_on("serv1")
+        wait_standby(disks, "serv1")
+        failed = wait_event(disks, "serv2", "failback-failed", back)
+        assert "smbd" in failed["text"] and "--accept-mounts" in failed["text"], failed
+        for node in NODES:
+            accept(disks, node)
+
+
+# --- the disk of the state -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def full_state(lab: Lab, node: str) -> Iterator[None]:
+    """No record of a group can be written on the node any more."""
+    small = (
+        f"cp -a {STATE} /run/groups; mount -t tmpfs -o size=64k,mode=755 small {STATE}; cp -a /run/groups/. {STATE}/"
+    )
+    fill = f"head -c 64k /dev/zero >{STATE}/filler || true; n=0; while echo x >{STATE}/filler.$n; do n=$((n+1)); done"
+    lab.sh(node, f"{small}; {fill} 2>/dev/null; sleep 0.5; {fill} 2>/dev/null")
+    try:
+        yield
+    finally:
+        lab.sh(node, f"cp -a {STATE}/*.json /run/groups/; umount {STATE}; cp -a /run/groups/. {STATE}/")
+
+
+def test_full_state_of_the_holder(lab: Lab) -> None:
+    with (
+        fault(lab, "holder's state disk full", "disks", answers=STAYED, quiet=True) as day,
+        full_state(lab, "serv1"),
+    ):
+        stays(lab, 4, **HOME)
+        day.writer.more()
+
+
+def test_full_state_of_the_successor(lab: Lab) -> None:
+    """No epoch, no takeover: a person is told, and it is done as soon as it can be."""
+    with fault(lab, "power of the holder, successor's state disk full", "disks") as day:
+        with full_state(lab, "serv2"):
+            cut = lab.power_off("serv1")
+            failed = wait_event(lab, "serv2", "takeover-failed", cut)
+            assert "No space left on device" in failed["text"], failed
+        day.serves("serv2")
+        day.writer.more()
+
+
+# --- clocks ----------------------------------------------------------------------------------------------------------
+
+OFFSET = "/etc/lab-offset"
+SITE = "/usr/local/lib/clusterd/venv/lib/python3.*/site-packages"
+SHIFT = f"""
+import time
+def shifted(real=time.time):
+    with open("{OFFSET}") as file:
+        return real() + float(file.read())
+time.time = shifted
+"""
+"""A stand-in for the machine's clock, which all machines of the lab share with the host, and which none of them may
+set: what clusterd's programs on the node take for the time. (libfaketime knows no CLOCK_BOOTTIME.)"""
+
+
+def set_clock(lab: Lab, node: str, offset: str) -> None:
+    """Make the node's clock wrong by so many seconds, "+0" for right; SHIFT has to be there."""
+    lab.sh(node, f"echo '{offset}' >{OFFSET}.new; mv {OFFSET}.new {OFFSET}")
+
+
+@pytest.fixture(scope="module")
+def clocks(lab: Lab) -> Iterator[Lab]:
+    """The pair; serv2's clock can be set."""
+    come_home(lab, new=True)
+    set_clock(lab, "serv2", "+0")
+    put = f"cd {SITE}; cat >lab_clock.py; echo 'import lab_clock' >lab_clock.pth"
+    lab.run("serv2", ["sh", "-c", put], text_in=SHIFT)
+    lab.power_off("serv2")
+    lab.power_on("serv2")
+    wait_home(lab)
+    yield lab
+    lab.reset()
+
+
+def test_an_hour_off(clocks: Lab) -> None:
+    """No pass is made, and a person is told; a takeover asks no wall clock."""
+    with fault(clocks, "clock of the other node jumps by an hour, then power of the holder", "clocks") as day:
+        set_clock(clocks, "serv2", "+3600")
+        clocks.wait_for(lambda: clocks_apart(clocks), LONG, "a pass to be refused")
+        stays(clocks, 1, **HOME)
+        assert not {"address-up", "suspended", "release-began"} & set(day.moved())
+        day.writer.more()
+        clocks.power_off("serv1")
+        day.serves("serv2")
+        day.writer.more()
+        set_clock(clocks, "serv2", "+0")
+
+
+def clocks_apart(lab: Lab) -> bool:
+    """Whether a pass is refused for the clocks."""
+    done = lab.run("serv1", ["mirror_service", "smbd"], timeout=LONG, check=False)
+    return done.returncode == 1 and "clock" in done.stderr
+
+
+def test_jumps(clocks: Lab) -> None:
+    with fault(clocks, "clock of the other node jumps to and fro", "clocks", answers=STAYED, quiet=True) as day:
+        for offset in ("+3600", "-3600", "+86400", "+0"):
+            set_clock(clocks, "serv2", offset)
+            sleep(1.2)
+        day.another_pass()
