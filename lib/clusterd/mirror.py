@@ -78,9 +78,13 @@ def _hook(service: Service, node: Node, argv: tuple[str, ...]) -> None:
 
 def _after(config: Config, service: Service, node: Node) -> None:
     """The hook after a complete pass: its failure is told, and changes nothing about the pass."""
+    if not service.after:
+        return
+    from clusterd import notify
+
     try:
         _hook(service, node, service.after)
     except Failed as error:
-        from clusterd import notify
-
         notify.tell(config, "hook-failed", str(error), service=service.name, level="warning")
+    else:
+        notify.clear("hook-failed", service.name)

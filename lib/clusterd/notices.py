@@ -17,6 +17,8 @@ class Notice(NamedTuple):
     """What the reader should do now."""
     ends: tuple[str, ...] = ()
     """Notices about the same subject that are over with this one."""
+    each: bool = False
+    """It happens, and does not last: each time is news, and not only the first one until it is over."""
 
 
 NOTHING = "Nothing."
@@ -30,6 +32,7 @@ NOTICES = {
         "Find out why the other node went (its console, power, network). It returns by itself into standby; "
         "with failback = auto its group goes home once it is stable.",
         ("takeover-failed", "takeover-held-back", "release-done", "failback-done"),
+        each=True,
     ),
     "takeover-failed": Notice(
         "alert",
@@ -53,11 +56,13 @@ NOTICES = {
         "Find out why it was silent: its console, its network, its log. Unless [fence] action = reboot, switch it on "
         "when that is known: cluster fence NODE --action on. It returns into standby.",
         ("fence-failed",),
+        each=True,
     ),
     "power-on-failed": Notice(
         "error",
         "The fenced node could not be switched on again; it stays off, and what it held is served here.",
         "Switch it on by hand: cluster fence NODE --action on, or at the machine.",
+        each=True,
     ),
     "no-watchdog-device": Notice(
         "error",
@@ -70,6 +75,7 @@ NOTICES = {
         "A group was handed to another node without loss.",
         NOTHING,
         ("release-failed", "takeover-done"),
+        each=True,
     ),
     "release-failed": Notice(
         "error",
@@ -81,6 +87,7 @@ NOTICES = {
         "Another node holds this group with a higher epoch: this node has let go of it.",
         "What was written here since the other node took it is kept and found when data flow back: "
         "look for the notice unmirrored-found.",
+        each=True,
     ),
     "failback-waiting": Notice(
         "notice",
@@ -92,6 +99,7 @@ NOTICES = {
         "A group went back to its home node.",
         NOTHING,
         ("takeover-done", "failback-waiting", "failback-failed", "released-lost"),
+        each=True,
     ),
     "failback-failed": Notice(
         "error",
@@ -110,8 +118,9 @@ NOTICES = {
         "If a person set it, lift it when the work is done: cluster unstandby NODE. "
         "If the program set it, it is lifted when the group goes home.",
         ("standby-left",),
+        each=True,
     ),
-    "standby-left": Notice("notice", "This node is no longer in standby.", NOTHING, ("standby-entered",)),
+    "standby-left": Notice("notice", "This node is no longer in standby.", NOTHING, ("standby-entered",), each=True),
     "isolated": Notice(
         "alert",
         "This node hears nobody, and no reference host answers: it has let go of its addresses.",
@@ -133,7 +142,9 @@ NOTICES = {
         "Look at the peer: power, console, network. Until it is back there is nobody to take over from this node.",
         ("peer-back",),
     ),
-    "peer-back": Notice("notice", "The peer is heard again.", NOTHING, ("peer-dead", "fence-failed", "contradiction")),
+    "peer-back": Notice(
+        "notice", "The peer is heard again.", NOTHING, ("peer-dead", "fence-failed", "takeover-failed")
+    ),
     "contradiction": Notice(
         "alert",
         "What this node sees cannot be true all at once; nothing was moved.",
@@ -157,11 +168,13 @@ NOTICES = {
         "warning",
         "The watchdog's loop had ended and was started again; nothing was moved.",
         "Once is no harm. If it comes again, look at the system log around that time: memory, or a bug to report.",
+        each=True,
     ),
     "lease-lapsed": Notice(
         "error",
         "An address was not renewed in time and the kernel took it away; the service was interrupted.",
         "The node hung, slept or was starved for longer than [failover] lease: look at its load and its memory.",
+        each=True,
     ),
     "strangers": Notice(
         "warning",

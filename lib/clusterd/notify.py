@@ -43,7 +43,8 @@ def tell(
 ) -> None:
     """Record an event and tell a person about it, by mail and command. Never raises; takes `LIMIT` at most.
 
-    The same `name` about the same `subject` is not sent again until `clear`, or a notice that ends it, or an hour.
+    The same `name` about the same `subject` is not sent again until `clear`, or a notice that ends it, or an hour;
+    what happens, rather than lasts (`Notice.each`), is news each time, a few times an hour.
 
     Args:
         config: says whom to tell, and how.
@@ -148,7 +149,7 @@ def _due(name: str, subject: str) -> str | None:
             again = f"(Since {since} it has happened {missed} times more.)" if missed else ""
             state.write(path, {"first": now, "told": 1, "missed": 0, "over": False}, durable=False)
             return again
-        if over and told < AT_MOST:
+        if (over or NOTICES.get(name, _UNKNOWN).each) and told < AT_MOST:
             state.write(path, {"first": first, "told": told + 1, "missed": missed, "over": False}, durable=False)
             return ""
         state.write(path, {"first": first, "told": told, "missed": missed + 1, "over": False}, durable=False)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from clusterd import durations, log, paths, run
+from clusterd import durations, log, notify, paths, run
 from clusterd.errors import Failed
 from clusterd.model import Service
 
@@ -102,6 +102,8 @@ def _outcome(service: Service, action: Callable[[Service], None], done: str) -> 
     if not run.dry_run:
         name = f"service-{done}" if ok else f"service-not-{done}"
         log.event(name, text, level="info" if ok else "error", service=service.name, seconds=round(seconds, 3))
+        if ok:
+            notify.clear("service-failed", service.name)
     return Outcome(service.name, ok, text, seconds)
 
 

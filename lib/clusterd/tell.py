@@ -79,6 +79,8 @@ class Teller:
         if name in COUNTERPARTS:
             text = OVER[name].format(*subject.split("/"), lasted=durations.show(lasted))
             self.tell(COUNTERPARTS[name], text, subject=subject)
+        else:
+            self.worker.do(lambda: notify.clear(name, subject))
 
     def ended(self, ended: list[Ended]) -> None:
         """Tell of scripts that failed; what they did well they tell themselves."""
@@ -116,6 +118,7 @@ class Teller:
         """A key that has changed is used from now on; if it cannot be, a person is told and the old one stays."""
         try:
             if voice.look():
+                self.worker.do(lambda: notify.clear("config-bad", "key"))
                 text = "the key of the heartbeats has changed, and is used from now on"
                 self.worker.do(lambda: log.event("key-changed", text, level="notice"))
         except ClusterdError as error:
@@ -128,4 +131,5 @@ class Teller:
         except ClusterdError as error:
             self.tell("config-bad", f"the changed configuration is not used: {error}")
             return False
+        self.worker.do(lambda: notify.clear("config-bad"))
         return True

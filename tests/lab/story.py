@@ -22,6 +22,8 @@ MAC = {name: MACHINES[name].nic("main").mac for name in NODES}
 OTHER = {"serv1": "serv2", "serv2": "serv1"}
 SHARE = "/srv/samba/share"
 BACKUPS = "/var/lib/clusterd/backups"
+TOLD = "/var/lib/clusterd/notices/told"
+"""Where a node keeps which notices it has sent lately; a test that waits for one is not to be the seventh this hour."""
 FILL = f"cd {SHARE}; mkdir old; touch -d 2020-01-01 old/{{1..500}}; touch -d 2020-01-01 old; \
 echo From: somebody >/var/mail/alice; touch -d 2020-01-01 /var/mail/alice"
 """So many files that a few which are lost or found are less than max_delete."""
@@ -187,6 +189,10 @@ def come_home(lab: Lab, *, new: bool = False, ready: Callable[[], object] | None
         for node in NODES:
             lab.sh(node, FILL)
         wait_home(lab)
+        return
+    for node in NODES:
+        lab.sh(node, f"rm -rf {TOLD}")
+    lab.forget_mails()
 
 
 def _soon(lab: Lab, seconds: float) -> bool:

@@ -163,6 +163,21 @@ def test_one_event_one_notice_until_it_is_over(by_smtp: Config, postbox: Postbox
     assert len(events()) == 6
 
 
+def test_what_happens_rather_than_lasts_is_news_each_time_but_not_without_end(
+    by_smtp: Config, postbox: Postbox
+) -> None:
+    """A second takeover within the hour, a second standby: nobody said that the first one was over."""
+    for number in range(1, 10):
+        notify.tell(by_smtp, "takeover-done", f"serv2 has taken over serv1 (epoch {number})", group="serv1")
+    assert len(postbox.mails) == notify.AT_MOST
+    for reason in ("serv1 holds serv2", "put in standby by hand: new disk"):
+        notify.tell(by_smtp, "standby-entered", reason)
+    assert postbox.mails[-1]["Subject"].endswith("new disk")
+    notify.tell(by_smtp, "fenced", "serv1 is off", peer="serv1")
+    notify.tell(by_smtp, "fenced", "serv1 is off", peer="serv1")
+    assert len(postbox.mails) == notify.AT_MOST + 4
+
+
 def test_clear_makes_it_news_again(by_smtp: Config, postbox: Postbox) -> None:
     notify.clear("pass-failed", "smbd")
     for _ in range(2):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import paths
+from clusterd import paths, state
 from clusterd.actions import Acquire
 from clusterd.conditions import Condition
 from clusterd.crew import Ended
@@ -81,6 +81,15 @@ def test_counterparts(teller: Teller, name: str, end: str | None) -> None:
     subject = "serv2/lan" if name == "path-down" else "serv2"
     pause(teller, last(teller, Condition(name, subject, "a text"), 100.0, 5.0))
     assert [event["event"] for event in told(teller)] == [name, *([end] if end else [])]
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_one_without_a_counterpart_is_news_again_once_it_is_over(teller: Teller, over: bool) -> None:
+    now = last(teller, Condition("takeover-held-back", "serv1", "somebody still answers"), 100.0, 2.0)
+    if over:
+        pause(teller, now)
+    assert [event["event"] for event in told(teller)] == ["takeover-held-back"]
+    assert (state.read(f"{paths.NOTICES}/told/takeover-held-back@serv1") or {})["over"] is over
 
 
 def test_a_short_one_is_not_told_and_neither_is_its_end(teller: Teller) -> None:

@@ -259,8 +259,12 @@ class Lab:
         return [json.loads(line) for line in (self.text(name, EVENTS) or "").splitlines()]
 
     def mails(self) -> list[EmailMessage]:
-        """The mails received since the last reset, the oldest first."""
+        """The mails received since the last reset or `forget_mails`, the oldest first."""
         return mails.messages(self.place)
+
+    def forget_mails(self) -> None:
+        """Throw away what was received so far."""
+        mails.forget(self.place)
 
     def probe(self, address: str = "10.1.0.1", **options: Any) -> Probe:
         """A client that never stops asking; use it in a with statement."""
