@@ -1,10 +1,13 @@
 """watchdog: one instance, kept alive by a parent that does nothing else; real processes on a real network."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,30 @@ def test_a_killed_loop_is_restarted_and_moves_nothing(site: Site, peer: Peer, st
     assert site.told().count("watchdog-restarted") == 3
     [event, *_] = [event for event in site.events() if event["event"] == "watchdog-restarted"]
     assert event["text"] == "the loop ended (killed by SIGKILL) and is started again"
+
+
+def test_the_next_loop_does_not_wait_until_the_end_of_the_last_one_is_told(site: Site, start: Start) -> None:
+    """A log that takes no word, for as long as nobody reads it."""
+    site.hold("serv1", 3)
+    process = start()
+    loop = child(process.pid)
+    assert loop
+    Path(paths.EVENTS).rename(f"{paths.EVENTS}.1")
+    os.mkfifo(paths.EVENTS)
+    kill(loop)
+    wait(lambda: child(process.pid) not in (None, loop))
+    watching(site)
+    assert site.up("serv1")
+    reader = os.open(paths.EVENTS, os.O_RDONLY | os.O_NONBLOCK)
+    said = b""
+    end = time.monotonic() + 20
+    while b"watchdog-restarted" not in said and time.monotonic() < end:
+        select.select([reader], [], [], 0.1)
+        with suppress(BlockingIOError):
+            said += os.read(reader, 1 << 16)
+    os.close(reader)
+    Path(paths.EVENTS).unlink()
+    assert b"watchdog-restarted" in said
 
 
 def test_terminated_with_nothing_held_is_a_clean_stop(site: Site, start: Start) -> None:

@@ -83,6 +83,7 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
 
     ending = _Ending()
     failures = 0
+    ended = ""
     while True:
         began = time.monotonic()
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
@@ -94,6 +95,8 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
             _loop(settings, keys, clean)
         ending.child = child
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        if ended:  # told when the next one runs: a disk or a mail server that is slow must not keep it waiting
+            notify.tell_detached(settings, "watchdog-restarted", f"the loop ended ({ended}) and is started again")
         _, status = os.waitpid(child, 0)
         ending.child = 0
         code = os.waitstatus_to_exitcode(status)
@@ -101,8 +104,7 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
             return True
         if ending.asked or code == OK:
             return False
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
-        notify.tell_detached(settings, "watchdog-restarted", f"the loop ended ({how}) and is started again")
+        ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
         failures = failures + 1 if time.monotonic() - began < QUICK else 0
         if failures > PATIENCE:
             time.sleep(PAUSE)
