@@ -6,6 +6,7 @@ says at every moment how far it has come.
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from clusterd import (
@@ -152,16 +153,17 @@ def tell_cut(config: Config, service: model.Service, cut: passes.Unfinished) -> 
     notify.tell_detached(config, "pass-cut", text, did=did, subject=subject, service=service.name, set=kept)
 
 
+def tell_failed(config: Config, group: str, outcomes: Iterable[services.Outcome]) -> None:
+    """A notice for each service that did not start; nothing for those that did."""
+    for outcome in outcomes:
+        if not outcome.ok:
+            text = f"{outcome.service} did not start here: {outcome.text}"
+            notify.tell_detached(config, "service-failed", text, group=group, subject=outcome.service)
+
+
 def tell(config: Config, taken: Taken, why: str, *, news: bool) -> None:
     """The notices of a takeover: which services did not start, and, if it is news, that the group is here now."""
-    for outcome in taken.failed:
-        notify.tell_detached(
-            config,
-            "service-failed",
-            f"{outcome.service} did not start here: {outcome.text}",
-            group=taken.group,
-            subject=outcome.service,
-        )
+    tell_failed(config, taken.group, taken.failed)
     text = f"{config.me().name} has taken over {taken.group} (epoch {taken.epoch}): {why}"
     did = "; ".join(
         [

@@ -236,8 +236,9 @@ def _let_go(config: Config, group: Group, epoch: int) -> None:
 
 def put_back(config: Config, group: Group, record: ownership.Record) -> None:
     """Nothing was handed over: the services run again, and the record says what it said."""
-    services.start_all(group.services)
+    outcomes = services.start_all(group.services)
     ownership.enter(group.name, record.epoch, ownership.HELD, pinned=record.pinned)
+    acquire.tell_failed(config, group.name, outcomes)
 
 
 def _take_back(config: Config, group: Group, node: Node, record: ownership.Record, error: Failed) -> None:
@@ -253,7 +254,7 @@ def _take_back(config: Config, group: Group, node: Node, record: ownership.Recor
     epoch = max(record.epoch, int(theirs.get("epoch", 0))) + 1
     evidence.granted(config, group, epoch)
     acquire.take(config, group, epoch, pinned=record.pinned)
-    acquire.serve(config, group, epoch)
+    acquire.tell_failed(config, group.name, acquire.serve(config, group, epoch).failed)
 
 
 def _last(result: run.Result) -> str:

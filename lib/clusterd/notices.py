@@ -229,6 +229,7 @@ NOTICES = {
     "clock-unset": Notice(
         "warning",
         "The clock could not be set: no trusted server answered, or most of them disagree.",
-        "Look at [timesync] servers and at the firewall (UDP 123). Meanwhile the peer's clock is followed.",
+        "Look at [timesync] servers and at the firewall (UDP 123). Meanwhile, if none answers, all nodes follow the "
+        "clock of the first one in cluster.conf; if they contradict each other, nothing is set.",
     ),
 }

@@ -185,6 +185,27 @@ def test_a_last_pass_that_fails_is_put_back(held: Site) -> None:
     assert as_before(held)
 
 
+def test_a_service_that_does_not_start_again_when_it_is_put_back_is_told(held: Site) -> None:
+    held.break_("rsh-pass-2", "echo 'rsh: the cable is out' >&2; exit 1")
+    held.break_("start-first")
+    assert held.run("release", "serv1").returncode == 1
+    assert ownership.read("serv1").phase == "held" and held.running() == {"second"}
+    (event,) = [event for event in held.events() if event["event"] == "service-failed"]
+    assert event["subject"] == "first" and "has no wish to start" in event["text"]
+
+
+def test_and_so_it_is_when_the_group_is_taken_again(held: Site) -> None:
+    held.break_("go", "exit 1")
+    fact = state.read(str(held.box.run / "view.json"))
+    fact["groups"]["serv1"] = {"epoch": 5, "holder": "serv2", "held": False}
+    state.write(f"{held.root}/status2", fact)
+    held.break_("rsh-status", f"cat {held.root}/status2")
+    held.break_("start-second")
+    assert held.run("release", "serv1").returncode == 1
+    assert ownership.read("serv1").phase == "held" and held.running() == {"first"}
+    assert [event["subject"] for event in held.events() if event["event"] == "service-failed"] == ["second"]
+
+
 def test_a_successor_that_dies_before_it_is_needed_is_put_back(held: Site) -> None:
     held.break_("rsh-acquire", "echo 'peer_gate: out of memory' >&2; exit 1")
     done = held.run("release", "serv1")
