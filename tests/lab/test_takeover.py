@@ -201,6 +201,8 @@ def test_the_administrator_was_told(lab: Lab, life: Life) -> None:
         assert len(told(lab, words)) == 1, words
     (mail,) = told(lab, "serv2 has taken over serv1")
     assert "What happened:" in mail and "What to do:" in mail and "verified: 10.1.0.25" in mail
+    logged = [line for line in (lab.text("serv2", "/var/log/syslog") or "").splitlines() if "takeover-done:" in line]
+    assert len(logged) == 1 and " takeover[" in logged[0] and "serv2 has taken over serv1" in logged[0]
 
 
 def test_what_was_never_mirrored_is_listed_kept_and_restorable(lab: Lab, life: Life) -> None:
