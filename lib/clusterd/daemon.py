@@ -14,6 +14,9 @@ from clusterd.errors import NotPermitted
 from clusterd.lock import Lock
 from clusterd.model import Service
 
+LONGEST = 1 << 16
+"""Bytes of rsync's log that are looked at."""
+
 
 def prepare(service: Service, node: str, epoch: int, set_id: str) -> list[str]:
     """Write the daemon's settings and take what it must hold; returns what to execute.
@@ -64,8 +67,18 @@ def _settings(service: Service, kind: str, backup: str | None) -> str:
     base = f"{paths.RSYNC}/{service.name}.{kind}"
     _keep(f"{base}.rules", rsync.daemon_rules(service, backup))
     _keep(f"{base}.hook", hook(service.name, backup, _mounts(service, backup)))
-    _keep(f"{base}.conf", rsync.daemon_settings(service, f"{base}.rules", f"{base}.hook"))
+    _keep(f"{base}.conf", rsync.daemon_settings(service, f"{base}.rules", f"{base}.hook", f"{base}.log"))
+    state.remove(f"{base}.log")
     return f"{base}.conf"
+
+
+def complaints(service: str) -> str:
+    """What the last rsync complained of that has changed files of the service here; "" if it did not."""
+    try:
+        with open(f"{paths.RSYNC}/{service}.apply.log", "rb") as file:
+            return rsync.complaints(file.read(LONGEST)).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def hook(module: str, backup: str | None, mounts: Iterable[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from clusterd import asked, backups, generation, guards, lock, log, model, passes, run, strays
+from clusterd import asked, backups, daemon, generation, guards, lock, log, model, passes, run, strays
 from clusterd.channel import Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
 from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy, walk
@@ -178,7 +178,8 @@ class Session:
 
     def _close(self, said: asked.End) -> dict[str, Any]:
         if not self.set:
-            return {"set": "", "unmirrored": (), "both": ()}
+            return {"set": "", "unmirrored": (), "both": (), "why": ""}
+        why = "" if said.complete else daemon.complaints(self.service.name)
         if not said.complete:
             self.record = tidy(self.service, self.record)
             if self.record.unfinished:
@@ -191,6 +192,7 @@ class Session:
             "set": summary.set if summary.entries else "",
             "unmirrored": [path for path, unmirrored, _ in lost if unmirrored],
             "both": [path for path, _, both in lost if both],
+            "why": why,
         }
 
     def _end_cut(self) -> None:

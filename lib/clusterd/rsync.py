@@ -28,6 +28,7 @@ _MARK = "clusterd"
 """Before every line of the list of changes, so that no message is taken for one."""
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 _NUMBER = re.compile(rb"^(Number of files|Total transferred file size|Total bytes sent): ([0-9]+)")
+_COMPLAINT = re.compile(rb"\] (rsync(?: error)?: .*)")
 _GONE = re.compile(rb'^file has vanished: "(.*)"')
 
 _EXITS = {
@@ -176,15 +177,17 @@ def literal(path: str, beside: str = "") -> str:
     return re.sub(r"([*?[\\])", r"\\\1", path)
 
 
-def daemon_settings(service: Service, rules: str, hook: str) -> str:
+def daemon_settings(service: Service, rules: str, hook: str, log: str) -> str:
     """rsyncd.conf(5) for receiving one service, by rsync as daemon over the remote shell.
 
     Args:
         service: its name is the module.
         rules: the file with the daemon's own filter rules, which no client sees or changes.
         hook: the script that looks at the client's options, before anything is transferred.
+        log: the file that takes what it says, which may not reach the client when the connection breaks.
     """
     return f"""\
+log file = {log}
 use chroot = yes
 uid = 0
 gid = 0
@@ -277,6 +280,12 @@ def vanished(stderr: bytes) -> list[str]:
     """The source files that were gone, by rsync's own words."""
     found = (_GONE.match(line) for line in stderr.splitlines())
     return [unescape(match[1]) for match in found if match]
+
+
+def complaints(log: bytes) -> bytes:
+    """What the receiving daemon complained of, by its log: without the date and the process id before each line."""
+    found = (_COMPLAINT.search(line) for line in log.splitlines())
+    return b"\n".join(line[1] for line in found if line)
 
 
 def explain(code: int | None, stderr: bytes) -> str:

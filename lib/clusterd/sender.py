@@ -226,9 +226,9 @@ class Run:
         """What else is to be said about a pass that is complete."""
         return f"{len(rsync.vanished(self.stderr))} files were deleted here meanwhile" if self.code else ""
 
-    def why(self) -> str:
-        """How it failed, in words."""
-        return rsync.explain(self.code, self.stderr)
+    def why(self, there: str = "") -> str:
+        """How it failed, in words; `there`: what the other end complained of, which it may not have had time to say."""
+        return rsync.explain(self.code, there.encode() + b"\n" + self.stderr)
 
     def _show(self, piece: bytes) -> None:
         """The last line of rsync's progress, in place of the one before."""

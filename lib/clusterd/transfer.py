@@ -202,12 +202,14 @@ class Pass:
         if made.code == rsync.VANISHED:
             made = Run(self._argv(backup, cap, progress), progress).finish(control)
             items += made.output.items
-        problem = "" if made.code == 0 or made.harmless() else made.why()
-        problem = problem or self._still(cap)
+        failed = made.code != 0 and not made.harmless()
+        problem = made.why() if failed else self._still(cap)
         kept = [
             (item.path, "deleted" if item.deleted else "replaced") for item in items if item.deleted or item.replaced
         ]
         ended = control.finish(complete=not problem, entries=self._entries(made), changes=kept)
+        if failed:
+            problem = made.why(ended.get("why", ""))
         if not problem:
             self._remember(made)
         deleted = sum(item.deleted for item in items)

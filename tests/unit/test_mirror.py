@@ -542,7 +542,7 @@ def test_a_disk_that_gets_full_is_told_and_the_old_files_stay(two: Two, monkeypa
     monkeypatch.setattr("clusterd.guards.needed", lambda files: 0)
     report = go(two)
     assert not report.ok
-    assert "full" in report.problem
+    assert "is full (rsync: [receiver] write failed on" in report.problem
     listed = two.there("ls", "-A", str(two.data)).stdout.split()
     assert sorted(listed) == [".clusterd", "first", "small"]
     assert two.there_python("from clusterd import passes; print(passes.freshness('data')[1])").strip() == "True"

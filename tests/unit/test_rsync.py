@@ -152,3 +152,18 @@ def test_the_command_lines(box: "Box") -> None:
     for word in ("--backup-dir=/b/SET/files", "--max-delete=7", "--delay-updates", "--bwlimit=100", "--whole-file"):
         assert word in real
     assert "--dry-run" not in real
+
+
+def test_what_the_daemon_logged_says_more_than_a_broken_pipe() -> None:
+    log = (
+        b"2026/11/28 22:44:20 [147] connect from UNDETERMINED (192.168.111.1)\n"
+        b'2026/11/28 22:44:20 [147] rsync: [receiver] write failed on "/srv/data/big": No space left on device (28)\n'
+        b"2026/11/28 22:44:20 [147] rsync error: error in file IO (code 11) at receiver.c(380) [receiver=3.2.7]\n"
+    )
+    said = rsync.complaints(log)
+    assert said.startswith(b"rsync: [receiver] write failed")
+    assert rsync.explain(12, said + b"\nrsync: [sender] write error: Broken pipe (32)\n") == (
+        "the disk of the peer, or its quota, is full "
+        '(rsync: [receiver] write failed on "/srv/data/big": No space left on device (28))'
+    )
+    assert rsync.complaints(b"2026/11/28 22:44:20 [147] receiving file list\n") == b""
