@@ -15,7 +15,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -37,12 +37,13 @@ from lab.story import (
     events,
     held,
     moved,
+    must,
     one_at_a_time,
+    probing,
     record,
     serves,
     wait_home,
     wait_serves,
-    watching,
     when,
 )
 
@@ -79,7 +80,20 @@ class Row:
     found: int = 0
     """...and those of these that are whole in a backup set that a notice names, and that lists them."""
     holds: bool = False
-    """Whether everything was as it must be."""
+    """Whether everything was as it must be..."""
+    why: str = ""
+    """...and if not, what was the matter."""
+    tries: int = 1
+    """How often it was tried; more than once, if a busy machine took too long."""
+
+    def violations(self) -> list[str]:
+        """What must not be, however busy the machine was."""
+        found = {
+            f"two nodes answered for {self.double:.3f} s": self.double,
+            f"{self.lost} acknowledged and mirrored writes are lost": self.lost,
+            f"{self.unmirrored - self.found} unmirrored writes were not found": self.unmirrored - self.found,
+        }
+        return [text for text, wrong in found.items() if wrong]
 
 
 class Passes(threading.Thread):
@@ -132,6 +146,14 @@ class Day:
     passes: Passes
     probes: dict[str, Probe]
     began: float = field(default_factory=monotonic)
+    finished: float | None = None
+    """When everything was mended, and the pair in order again."""
+
+    def end(self) -> None:
+        """Mend everything, and wait until the pair is whole and serves again."""
+        mend(self.lab)
+        self.writer.more(1)
+        self.finished = monotonic()
 
     def serves(self, node: str, *groups: str) -> None:
         """Wait until the node serves these groups; without any: both."""
@@ -147,10 +169,11 @@ class Day:
         """What either node has done about any group since the day began."""
         return moved(self.lab, self.began)
 
-    def answered_between(self, node: str, after: float, event: Event) -> bool:
-        """Whether the node answered for serv1's address after a CLOCK_MONOTONIC time and before an event."""
+    def silent_between(self, node: str, after: float, event: Event) -> None:
+        """Raises Violated if the node answered for serv1's address after a CLOCK_MONOTONIC time, before an event."""
         spells = self.probes[ADDRESS["serv1"]].so_far().spells
-        return any(spell.node == node and spell.end > after and spell.start < when(event) for spell in spells)
+        found = [spell for spell in spells if spell.node == node and spell.end > after and spell.start < when(event)]
+        must(not found, f"{node} answered before {event['event']}:", found)
 
     def unmirrored(self) -> list[Event]:
         """What was found that had never been mirrored, as told since the day began."""
@@ -191,35 +214,70 @@ def fault(
     come_home(lab, **conf)
     row = Row(area, name)
     try:
-        with watching(lab) as probes, Writer(lab, f"day{os.urandom(3).hex()}", WRITE_EVERY) as writer:
-            passes = Passes(lab, writer)
-            passes.start()
-            try:
-                day = Day(lab, writer, passes, probes)
-                if copied:
-                    day.another_pass()
-                day.began = monotonic()
-                yield day
-                if quiet:
-                    assert day.moved() == []
-                mend(lab)
-                writer.more(1)
-                finished = monotonic()
-            finally:
-                passes.stop()
-        seen = {address: probe.summary for address, probe in probes.items()}
-        _times(row, seen, day.began, finished)
-        _writes(row, day)
-        for summary in seen.values():
-            one_at_a_time(summary)
-        assert row.double == 0 and row.lost == 0 and row.found == row.unmirrored, row
+        with _evaluated(lab, row) as day:
+            if copied:
+                day.another_pass()
+            day.began = monotonic()
+            yield day
+            if quiet:
+                assert day.moved() == []
         if answers is None:
             assert len(row.answers) - 1 <= moves, row
         else:
             assert tuple(row.answers) == answers, row
         row.holds = True
+    except Exception as error:
+        row.why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise
     finally:
         keep(row)
+
+
+@contextmanager
+def _evaluated(lab: Lab, row: Row) -> Iterator[Day]:
+    """Watch, write and mirror during the block; mend then, and count, also if the block has failed.
+
+    Raises Violated, rather than what the block has raised, if what must never happen has happened.
+    """
+    probes: dict[str, Probe] = {}
+    day: Day | None = None
+    try:
+        with (
+            probing(lab) as probes,
+            Writer(lab, f"day{os.urandom(3).hex()}", WRITE_EVERY) as writer,
+            mirroring(lab, writer) as passes,
+        ):
+            day = Day(lab, writer, passes, probes)
+            try:
+                yield day
+            except Exception:
+                day.end()
+                raise
+            day.end()
+    finally:
+        if day:
+            _judge(row, day, {address: probe.summary for address, probe in probes.items()})
+
+
+def _judge(row: Row, day: Day, seen: dict[str, Summary]) -> None:
+    """Fill in the row: the writes only of a pair that is in order again, for nothing else tells what is lost."""
+    _times(row, seen, day.began, day.finished or monotonic())
+    for summary in seen.values():
+        one_at_a_time(summary)
+    if day.finished:
+        _writes(row, day)
+    must(not row.violations(), *row.violations(), row)
+
+
+@contextmanager
+def mirroring(lab: Lab, writer: Writer) -> Iterator[Passes]:
+    """Passes, one after the other, during the block."""
+    passes = Passes(lab, writer)
+    passes.start()
+    try:
+        yield passes
+    finally:
+        passes.stop()
 
 
 def mend(lab: Lab) -> None:
@@ -348,18 +406,38 @@ def _logged(path: Path, start: int, event: str, group: str) -> bool:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def rows() -> list[Row]:
-    """The rows of this run, in the order of areas; of a fault that was tried again the last one."""
-    if not ROWS.exists():
-        return []
-    found = {}
-    for line in ROWS.read_text().splitlines():
-        row = Row(**json.loads(line))
-        found[row.area, row.fault] = row
-    return [found[key] for key in sorted(found)]
+def tries() -> list[Row]:
+    """Every single try of this run, in the order in which they ended."""
+    return [Row(**json.loads(line)) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
 
 
-HEADINGS = ("fault", "who answered", "ICMP", "HTTP", "two holders", "writes", "mirrored", "lost", "unmirrored", "found")
+def rows(of: list[Row]) -> list[Row]:
+    """One row a fault, in the order of areas: of its last try, with the worst that any of its tries has come to."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in of:
+        found.setdefault((row.area, row.fault), []).append(row)
+    return [worst(found[key]) for key in sorted(found)]
+
+
+def worst(of: list[Row]) -> Row:
+    """What the tries of one fault came to together: a violation in any of them stays one."""
+    missed = max(of, key=lambda row: row.unmirrored - row.found)
+    last = missed if missed.unmirrored > missed.found else of[-1]
+    return replace(
+        of[-1],
+        double=max(row.double for row in of),
+        lost=max(row.lost for row in of),
+        unmirrored=last.unmirrored,
+        found=last.found,
+        holds=of[-1].holds and not any(row.violations() for row in of),
+        tries=len(of),
+    )
+
+
+HEADINGS = (
+    *("fault", "tries", "who answered", "ICMP", "HTTP", "two holders"),
+    *("writes", "mirrored", "lost", "unmirrored", "found"),
+)
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -367,15 +445,17 @@ def cells(row: Row) -> tuple[str, ...]:
     answers = "-".join(node.removeprefix("serv") for node in row.answers)
     times = (f"{seconds:.2f} s" for seconds in (row.icmp, row.http, row.double))
     counts = (row.written, row.mirrored, row.lost, row.unmirrored, row.found)
-    return (row.fault if row.holds else f"{row.fault} DOES NOT HOLD", answers, *times, *map(str, counts))
+    name = row.fault if row.holds else f"{row.fault} DOES NOT HOLD"
+    return (name, str(row.tries), answers, *times, *map(str, counts))
 
 
 def totals(of: list[Row]) -> str:
-    """One line about all rows."""
+    """One line about all tries; nothing is left out because a later try went well."""
     names = ("written", "mirrored", "lost", "unmirrored", "found")
     count = {name: sum(getattr(row, name) for row in of) for name in names}
+    faults = rows(of)
     return (
-        f"{len(of)} faults, {sum(row.holds for row in of)} held; two nodes answered for "
+        f"{len(faults)} faults in {len(of)} tries, {sum(row.holds for row in faults)} held; two nodes answered for "
         f"{sum(row.double for row in of):.2f} s; {count['written']} writes acknowledged; {count['mirrored']} of them "
         f"mirrored, {count['lost']} of these lost; {count['unmirrored']} others not on the share at the end, "
         f"{count['found']} of these found and listed"
@@ -383,14 +463,21 @@ def totals(of: list[Row]) -> str:
 
 
 def table(of: list[Row]) -> list[str]:
-    """All rows as Markdown, which is as well to be read as it is; the areas one after the other."""
+    """The faults of these tries as Markdown, which is as well to be read as it is; the areas one after the other."""
     lines = []
-    for area in dict.fromkeys(row.area for row in of):
-        mine = [cells(row) for row in of if row.area == area]
+    faults = rows(of)
+    for area in dict.fromkeys(row.area for row in faults):
+        mine = [cells(row) for row in faults if row.area == area]
         widths = [max(map(len, column)) for column in zip(HEADINGS, *mine, strict=True)]
-        lines += ["", f"{area}:", "", _line(HEADINGS, widths), _line(["-" * width for width in widths], widths)]
+        lines += ["", f"**{area[0].upper()}{area[1:]}**", ""]
+        lines += [_line(HEADINGS, widths), _line(["-" * width for width in widths], widths)]
         lines += [_line(line, widths) for line in mine]
-    return [*lines, "", totals(of)] if of else []
+    return [*lines, "", totals(of), *_failed(of)] if of else []
+
+
+def _failed(of: list[Row]) -> list[str]:
+    """Why tries failed, a line each."""
+    return [f"- a try of *{row.fault}* failed: {row.why}" for row in of if not row.holds]
 
 
 def _line(words: tuple[str, ...] | list[str], widths: list[int]) -> str:

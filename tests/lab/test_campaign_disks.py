@@ -10,7 +10,7 @@ from lab.campaign import Day, fault
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.labnet.proc import run
-from lab.story import LONG, SHARE, come_home, stays, wait_event, wait_home, wait_standby, wait_told
+from lab.story import LONG, SHARE, come_home, must, stays, wait_event, wait_home, wait_standby, wait_told
 
 AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 STAYED = ("serv1",)
@@ -136,7 +136,7 @@ def test_unmounted_at_the_holder(disks: Lab) -> None:
         try:
             with told(disks, "no longer the mount that it was"):
                 disks.sh("serv1", f"umount --lazy {DISK}")
-            assert disks.sh("serv2", f"ls -R {SHARE}") == before
+            must(disks.sh("serv2", f"ls -R {SHARE}") == before, "files were deleted at the other node")
         finally:
             disks.sh("serv1", f"mount /dev/share {DISK}")
         day.writer.go_on()
@@ -153,7 +153,7 @@ def test_emptied_at_the_holder(disks: Lab, left: str) -> None:
             with told(disks, "smbd: "):
                 spare = "" if left == "nothing" else "-not -name readme.txt -not -name .clusterd"
                 disks.sh("serv1", f"find {SHARE} -mindepth 1 {spare} -delete || true")
-            assert disks.sh("serv2", f"ls -R {SHARE}") == before
+            must(disks.sh("serv2", f"ls -R {SHARE}") == before, "files were deleted at the other node")
         finally:
             copy_back(disks)
         day.writer.go_on()
@@ -178,7 +178,7 @@ def test_errors_of_the_holders_disk_and_a_new_one(disks: Lab) -> None:
             run(["truncate", "--size=4M", image(disks, "serv1")])
             forget = f"for file in {SHARE}/big/*; do dd if=$file iflag=nocache count=0; done"
             disks.sh("serv1", f"{forget}; ! cat {SHARE}/big/* >/dev/null")
-        assert disks.sh("serv2", f"ls -R {SHARE}") == before
+        must(disks.sh("serv2", f"ls -R {SHARE}") == before, "files were deleted at the other node")
         disks.power_off("serv1")
         day.serves("serv2")
         run(["truncate", f"--size={SIZE}", image(disks, "serv1")])

@@ -119,7 +119,7 @@ def test_all_cables_of_the_holder(lab: Lab, nics: tuple[str, ...]) -> None:
         plugged = monotonic()
         lab.heal()
         given = wait_event(lab, "serv2", "release-began", plugged)
-        assert not day.answered_between("serv1", plugged, given)
+        day.silent_between("serv1", plugged, given)
 
 
 def test_both_switches(lab: Lab) -> None:
