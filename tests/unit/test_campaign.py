@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,5 +112,29 @@ def test_a_try_that_took_too_long_is_counted_and_told() -> None:
     (row,) = campaign.rows([slow, GOOD])
     assert row.holds and row.tries == 2
     text = "\n".join(campaign.table([slow, GOOD]))
-    assert "1 faults in 2 tries, 1 held; two nodes answered for 0.00 s; 14 writes acknowledged" in text
+    assert "1 faults in 2 tries, 1 held; two nodes answered for 0.00 s" in text
+    assert "; 14 writes acknowledged" in text
     assert "a try of *of the holder* failed: LabError: waited 60 s" in text
+
+
+def test_a_stated_exception_is_counted_apart() -> None:
+    known = Row("power", "of a paused holder", double=0.1, excepted=2.0, holds=True)
+    (row,) = campaign.rows([known])
+    assert row.holds and not row.violations()
+    assert "answered for 0.00 s, and for 0.10 s in the stated exception" in campaign.totals([known, GOOD])
+    assert replace(known, double=2.1).violations()
+
+
+def test_the_table_goes_between_the_markers() -> None:
+    text = f"before\n{campaign.BEGIN}\noutdated\n{campaign.END}\nafter\n"
+    made = campaign.put_into(text, campaign.table([GOOD], pad=False))
+    assert made.startswith(f"before\n{campaign.BEGIN}\n") and made.endswith(f"{campaign.END}\nafter\n")
+    assert "| of the holder | 1 | 1-2 | 0.00 s |" in made and "outdated" not in made
+    assert campaign.put_into(made, ["new"]) == text.replace("outdated", "new")
+    for wrong in ("", campaign.BEGIN, f"{campaign.END}{campaign.BEGIN}", text * 2):
+        with pytest.raises(LabError):
+            campaign.put_into(wrong, [])
+
+
+def test_the_document_has_the_markers() -> None:
+    assert campaign.put_into((CHECKOUT / "docs/reliability.md").read_text(), [])
