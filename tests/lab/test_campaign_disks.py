@@ -10,7 +10,7 @@ from lab.campaign import Day, fault
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.labnet.proc import run
-from lab.story import LONG, SHARE, come_home, must, stays, wait_event, wait_home, wait_standby, wait_told
+from lab.story import ADDRESS, LONG, SHARE, come_home, must, stays, wait_event, wait_home, wait_standby, wait_told
 
 AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 STAYED = ("serv1",)
@@ -94,8 +94,7 @@ def told(lab: Lab, words: str) -> Iterator[None]:
 def all_mirrored(day: Day) -> None:
     """No more writes, and everything that was written is mirrored."""
     day.writer.hold()
-    enough = day.passes.count + 2
-    day.lab.wait_for(lambda: day.passes.count >= enough, LONG, "two passes")
+    passes_go_on(day)
 
 
 def test_full_at_the_receiver(disks: Lab) -> None:
@@ -125,6 +124,68 @@ def test_read_only_at_the_receiver(disks: Lab) -> None:
             disks.sh("serv2", f"mount -o remount,ro {DISK}")
             day.writer.more()
         disks.sh("serv2", f"mount -o remount,rw {DISK}")
+        day.another_pass()
+
+
+def test_errors_of_the_receivers_disk(disks: Lab) -> None:
+    """It takes no write any more: no pass has counted as complete whose files are not on the disk.
+
+    The loop device's file is made immutable, so that every write to it fails; this kernel has no device-mapper.
+    """
+    with fault(disks, "receiver's disk gives I/O errors on write", "disks", answers=STAYED, quiet=True) as day:
+        try:
+            with told(disks, "smbd"):
+                run(["chattr", "+i", image(disks, "serv2")])
+                day.writer.more()
+            copied = set(day.passes.copied)
+        finally:
+            run(["chattr", "-i", image(disks, "serv2")])
+            again = ["sh", "-c", f"umount {DISK} && mount /dev/share {DISK}"]
+            disks.wait_for(lambda: disks.run("serv2", again, check=False).returncode == 0, LONG, "the disk to be free")
+        gone = copied & day.writer.lost(str(disks.path("serv2", SHARE)))
+        must(not gone, "counted as mirrored, and not on the disk:", *sorted(gone))
+        day.another_pass()
+
+
+def passes_go_on(day: Day) -> None:
+    """Wait until a pass has completed that has begun since."""
+    enough = day.passes.count + 2
+    day.lab.wait_for(lambda: day.passes.count >= enough, LONG, "two passes")
+
+
+def refused(lab: Lab) -> None:
+    """Wait until a client's write is refused."""
+    put = ["timeout", "5", "smbclient", "-N", f"//{ADDRESS['serv1']}/share", "-c", "put /dev/stdin refused"]
+    lab.wait_for(lambda: lab.run("client", put, text_in="x\n", check=False).returncode, LONG, "a write to be refused")
+
+
+def test_full_at_the_holder(disks: Lab) -> None:
+    """Clients are refused, passes go on, and nothing moves: the other node's disk is as large, and would be as full."""
+    with fault(disks, "holder's disk full", "disks", answers=STAYED, quiet=True) as day:
+        fill = f"head -c {SIZE} /dev/zero >{DISK}/filler || true; while echo x >{DISK}/filler.$RANDOM; do :; done"
+        disks.sh("serv1", f"({fill}) 2>/dev/null || true")
+        try:
+            refused(disks)
+            passes_go_on(day)
+            stays(disks, 3, **HOME)
+        finally:
+            disks.sh("serv1", f"rm {DISK}/filler*")
+        day.another_pass()
+
+
+def test_read_only_at_the_holder(disks: Lab) -> None:
+    """As ext4 does by itself after an error: clients are refused, what there is can be mirrored, nothing moves."""
+    with fault(disks, "holder's disk read-only", "disks", answers=STAYED, quiet=True) as day:
+        day.writer.hold()
+        remount = ["mount", "-o", "remount,ro", DISK]
+        disks.wait_for(lambda: disks.run("serv1", remount, check=False).returncode == 0, LONG, "no file to be open")
+        day.writer.go_on()
+        try:
+            refused(disks)
+            passes_go_on(day)
+            stays(disks, 3, **HOME)
+        finally:
+            disks.sh("serv1", f"mount -o remount,rw {DISK}")
         day.another_pass()
 
 
