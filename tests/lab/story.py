@@ -110,8 +110,13 @@ def pids(lab: Lab, node: str, program: str) -> list[int]:
 
     Of a watchdog these are the supervising parent and the loop.
     """
-    found = lab.run(node, ["pgrep", "-f", rf"^\S*python\S* \S*/{program}( |$)"], check=False)
+    found = lab.run(node, ["pgrep", "-f", script(program)], check=False)
     return [int(word) for word in found.stdout.split()]
+
+
+def script(name: str) -> str:
+    """A pattern of the command line of one of clusterd's scripts."""
+    return rf"^\S*python\S* \S*/{name}( |$)"
 
 
 # --- waits ---------------------------------------------------------------------------------------------------------
@@ -168,6 +173,14 @@ def stays(lab: Lab, seconds: float, **holders: str) -> None:
         for group, node in holders.items():
             assert held(lab, node, group), f"{node} no longer serves {group}: {lab.view(node)}"
         sleep(0.1)
+
+
+# --- deeds ---------------------------------------------------------------------------------------------------------
+
+
+def killed(lab: Lab, node: str, pattern: str) -> None:
+    """Kill every process of the node whose command line matches; LabError if there is none."""
+    lab.run(node, ["pkill", "-KILL", "-f", pattern])
 
 
 # --- the pair in order ---------------------------------------------------------------------------------------------

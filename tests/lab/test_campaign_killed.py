@@ -6,7 +6,9 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
@@ -14,25 +16,17 @@ from lab.campaign import Day, at, fault
 from lab.labnet import power
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
-from lab.story import ADDRESS, LONG, SHARE, must, pids, wait_event
+from lab.story import ADDRESS, LONG, SHARE, killed, must, pids, script, wait_event, wait_home
 
 AWAY_AND_BACK = ("serv1", "serv2", "serv1")
+LEASE = 2.0
+"""Seconds; the lab's."""
 SLOW: dict[str, dict[str, str | None] | None] = {"smbd": {"mirror.bandwidth": "1500", "mirror.whole_file": "yes"}}
 
 
 def kill(lab: Lab, node: str, pattern: str) -> Callable[[], None]:
     """What kills every process of the node whose command line matches; at least one."""
     return lambda: killed(lab, node, pattern)
-
-
-def killed(lab: Lab, node: str, pattern: str) -> None:
-    """Kill every process of the node whose command line matches; at least one."""
-    lab.run(node, ["pkill", "-KILL", "-f", pattern])
-
-
-def script(name: str) -> str:
-    """What matches the command line of one of the scripts."""
-    return rf"^\S*python\S* \S*/{name}( |$)"
 
 
 # --- killed ----------------------------------------------------------------------------------------------------------
@@ -56,8 +50,8 @@ def test_the_watchdogs_parent(lab: Lab) -> None:
 
 
 def test_the_watchdog_and_its_parent(lab: Lab) -> None:
-    """The lease ends, the peer takes over; cron's next minute is not waited for."""
-    with fault(lab, "watchdog and its parent; cron brings it back", "SIGKILL", answers=AWAY_AND_BACK) as day:
+    """The lease ends, the peer takes over. That cron brings it back: test_watchdog.py; its minute is not waited for."""
+    with fault(lab, "watchdog and its parent, cron too; started by hand", "SIGKILL", answers=AWAY_AND_BACK) as day:
         lab.run("serv1", ["pkill", "-KILL", "-x", "cron"])
         killed(lab, "serv1", script("watchdog"))
         day.serves("serv2")
@@ -84,24 +78,55 @@ def test_takeover(lab: Lab, step: str) -> None:
         day.writer.more()
 
 
-def test_the_other_scripts_at_random_moments(lab: Lab) -> None:
-    """What only looks, tidies up or sets the clock may end anywhere: nothing moves, and the next one does its work."""
+def test_the_scripts_that_only_look_at_random_moments(lab: Lab) -> None:
+    """Nothing moves, and the next one does its work. What tidies up and puts back: test_campaign_backups.py."""
     chance = random.Random(1999)
-    again = {
-        "check_peer": ["check_peer"],
-        "timesync": ["timesync", "--dry-run"],
-        "purge_backups": ["purge_backups", "--purge"],
-        "cluster": ["cluster", "status"],
-    }
-    name = f"{', '.join(again)}, three times each at random moments"
-    with fault(lab, name, "SIGKILL", answers=("serv1",), quiet=True) as day:
-        for argv in [*again.values()] * 3:
-            with day.running(lab.argv("serv1", argv)) as process:
-                sleep(chance.uniform(0.02, 0.6))
-                lab.run("serv1", ["pkill", "-KILL", "-f", script(argv[0])], check=False)
-                process.wait(LONG)
-        for argv in again.values():
+    again = (["check_peer"], ["cluster", "status"])
+    with fault(lab, "check_peer, cluster, three times each", "SIGKILL", answers=("serv1",), quiet=True) as day:
+        for argv in again:
+            hits = 0
+            for _ in range(20):
+                with day.running(lab.argv("serv1", argv)) as process:
+                    sleep(chance.uniform(0.02, 0.3))
+                    kill = ["pkill", "-KILL", "-f", script(argv[0])]
+                    hits += lab.run("serv1", kill, check=False).returncode == 0
+                    process.wait(LONG)
+                if hits == 3:
+                    break
+            assert hits == 3, f"{argv[0]} was over before it was killed"
             lab.run("serv1", argv, timeout=LONG)
+        day.another_pass()
+
+
+CALLS = "/root/set"
+STAND_INS = f"""\
+cd /usr/local/sbin
+printf '#!/bin/sh\\ncase " $* " in *" --step "*|*" --slew "*) sleep 1; echo clock >>{CALLS}; exit;; esac
+exec /usr/bin/ntpdig "$@"\\n' >ntpdig
+printf '#!/bin/sh\\necho CMOS >>{CALLS}\\n' >hwclock
+chmod 755 ntpdig hwclock
+"""
+"""No machine of the lab may set the clock, which is the host's: it is written down instead, after a second."""
+
+
+def test_timesync(lab: Lab) -> None:
+    """Killed while it sets the clock: the next one, an hour later, sets it and the CMOS clock."""
+    with fault(lab, "timesync, while it sets the clock", "SIGKILL", answers=("serv1",), quiet=True) as day:
+        lab.sh("serv1", STAND_INS)
+        try:
+            with day.running(lab.argv("serv1", ["timesync"])) as process:
+                setting = ["pgrep", "-f", "ntpdig --s(lew|tep)"]
+                lab.wait_for(
+                    lambda: lab.run("serv1", setting, check=False).returncode == 0, LONG, "it to set the clock"
+                )
+                killed(lab, "serv1", script("timesync"))
+                process.wait(LONG)
+            assert "CMOS" not in (lab.text("serv1", CALLS) or "")
+            lab.sh("serv1", f"rm -f {CALLS}")
+            lab.run("serv1", ["timesync"], timeout=LONG)
+            assert (lab.text("serv1", CALLS) or "").split()[-2:] == ["clock", "CMOS"]
+        finally:
+            lab.sh("serv1", f"cd /usr/local/sbin; rm -f ntpdig hwclock {CALLS}")
         day.another_pass()
 
 
@@ -166,16 +191,28 @@ def coming(lab: Lab, node: str) -> None:
 
 
 def freeze(lab: Lab, *nodes: str) -> Callable[[], None]:
-    """Stop every process of the nodes, while their kernels go on; returns what lets them go on."""
-    frozen = [pid for node in nodes for pid in power.processes(lab.place.netns(node))]
+    """Stop every process of the nodes, while their kernels go on; returns what lets them go on.
+
+    nsenter, by which the lab starts commands there, stops by itself as soon as it sees that its command is stopped. If
+    it saw that after it was told to go on, it would be stopped for ever: so it is not stopped from here.
+    """
+    found = [pid for node in nodes for pid in power.processes(lab.place.netns(node))]
 
     def send(number: int, pids: list[int]) -> None:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    send(signal.SIGSTOP, frozen)
-    return lambda: send(signal.SIGCONT, frozen[::-1])
+    send(signal.SIGSTOP, [pid for pid in found if command(pid) != "nsenter"])
+    return lambda: send(signal.SIGCONT, found[::-1])
+
+
+def command(pid: int) -> str:
+    """What a process of the host is called; "" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def frozen_until(day: Day, thaw: Callable[[], None], *wait: Callable[[], object]) -> float:
@@ -229,6 +266,56 @@ def test_the_holder_with_its_cables_out_and_plugged_in_after_it_goes_on(lab: Lab
         lab.heal()
         given = wait_event(lab, "serv2", "release-began", goes_on)
         day.silent_between("serv1", goes_on, given)
+
+
+PATIENT: dict[str, Any] = {"heartbeat.dead_after": "2500 ms"}
+PAUSES = (0.0, 0.3, 0.8)
+"""Seconds from the takeover until the paused node goes on; with a short dead_after its kernel has its address still."""
+
+
+def paused(day: Day, delay: float) -> tuple[float, float]:
+    """Stop the holder with its cables out; plug them in and let it go on in the same moment, after the takeover.
+
+    Returns when that was (CLOCK_MONOTONIC), and since when the holder has been silent again for good.
+    """
+    lab = day.lab
+    stopped = monotonic()
+    thaw = freeze(lab, "serv1")
+    try:
+        for nic in ("main", "heartbeat", "redundant"):
+            lab.unplug("serv1", nic)
+        wait_event(lab, "serv2", "address-up", stopped)
+        sleep(delay)
+        lab.plug("serv1", "main")
+    finally:
+        goes_on = monotonic()
+        thaw()
+    lab.heal()
+    given = wait_event(lab, "serv2", "release-began", goes_on)
+    return goes_on, max([goes_on, *day.answers("serv1", stopped + 0.2, given)])
+
+
+def test_a_paused_holder_that_goes_on_as_its_cables_are_plugged_in(lab: Lab) -> None:
+    """With a dead_after longer than the lease its kernel has let go before anybody takes over: nothing answers."""
+    name = "every process of the holder, cables out and in again as it goes on, three times; dead_after 2.5 s"
+    answers = ("serv1", *("serv2", "serv1") * len(PAUSES))
+    with fault(lab, name, "SIGSTOP", answers=answers, **PATIENT) as day:
+        for delay in PAUSES:
+            goes_on, silent = paused(day, delay)
+            must(silent == goes_on, f"serv1 answered until {silent - goes_on:.3f} s after it went on")
+            wait_home(lab)
+            day.writer.more()
+
+
+def test_the_exception_of_a_paused_holder(lab: Lab) -> None:
+    """With a dead_after shorter than the lease its kernel answers from the plug on, until it has heard its peer."""
+    name = "every process of the holder, cables out and in again as it goes on, three times; dead_after 0.3 s"
+    with fault(lab, name, "SIGSTOP, a stated exception", moves=4 * len(PAUSES), excepted=LEASE) as day:
+        for delay in PAUSES:
+            goes_on, silent = paused(day, delay)
+            must(silent - goes_on < LEASE, f"serv1 answered until {silent - goes_on:.3f} s after it went on")
+            wait_home(lab)
+            day.writer.more()
 
 
 def test_the_holder_for_a_moment(lab: Lab) -> None:
