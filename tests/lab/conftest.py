@@ -64,8 +64,13 @@ def fresh(name: str) -> Iterator[Lab]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put what both nodes look like into the report of a test that failed."""
+    if call.excinfo and not isinstance(call.excinfo.value, story.Violated):
+        # So that --rerun-except sees it too: it looks at causes, not at what else was raised before.
+        call.excinfo.value.__cause__ = story.cause(call.excinfo.value) or call.excinfo.value.__cause__
     report = yield
     if report.failed and report.when != "teardown":
         for name in FIXTURES:
@@ -77,12 +82,24 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the campaign's faults came to."""
-    rows = campaign.rows()
-    if rows:
+    """What the campaign's faults came to, and why tests were run again."""
+    tries = campaign.tries()
+    if tries:
         terminalreporter.section("the campaign: faults on the running pair")
-        for line in campaign.table(rows):
+        for line in campaign.table(tries):
             terminalreporter.write_line(line)
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section("run again, and why")
+        for report in again:
+            terminalreporter.write_line(f"{report.nodeid}: {reason(report)}")
+
+
+def reason(report: pytest.TestReport) -> str:
+    """Why a test failed, in one line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = str(crash.message if crash else report.longrepr).strip().splitlines()
+    return lines[0] if lines else "for no reason given"
 
 
 def dump(lab: Lab) -> str:

@@ -110,8 +110,13 @@ def pids(lab: Lab, node: str, program: str) -> list[int]:
 
     Of a watchdog these are the supervising parent and the loop.
     """
-    found = lab.run(node, ["pgrep", "-f", rf"^\S*python\S* \S*/{program}( |$)"], check=False)
+    found = lab.run(node, ["pgrep", "-f", script(program)], check=False)
     return [int(word) for word in found.stdout.split()]
+
+
+def script(name: str) -> str:
+    """A pattern of the command line of one of clusterd's scripts."""
+    return rf"^\S*python\S* \S*/{name}( |$)"
 
 
 # --- waits ---------------------------------------------------------------------------------------------------------
@@ -170,6 +175,14 @@ def stays(lab: Lab, seconds: float, **holders: str) -> None:
         sleep(0.1)
 
 
+# --- deeds ---------------------------------------------------------------------------------------------------------
+
+
+def killed(lab: Lab, node: str, pattern: str) -> None:
+    """Kill every process of the node whose command line matches; LabError if there is none."""
+    lab.run(node, ["pkill", "-KILL", "-f", pattern])
+
+
 # --- the pair in order ---------------------------------------------------------------------------------------------
 
 
@@ -225,12 +238,42 @@ def _configured(lab: Lab, conf: dict[str, Any]) -> bool:
 # --- what must never happen ----------------------------------------------------------------------------------------
 
 
+class Violated(AssertionError):
+    """What must never happen has happened. `make test` runs no test again that ends so; see `cause`."""
+
+
+def must(holds: object, *what: object) -> None:
+    """What always has to hold, however slow or busy the machine is. Raises Violated if it does not."""
+    if not holds:
+        raise Violated(" ".join(map(str, what)))
+
+
+def cause(error: BaseException | None) -> Violated | None:
+    """The violation that an exception hides which was raised on the way out, while things were put in order, say."""
+    while error is not None and not isinstance(error, Violated):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 @contextmanager
 def watching(lab: Lab, *addresses: str, http: bool = True) -> Iterator[dict[str, Probe]]:
     """A client that asks for the addresses all the time: no two nodes ever answer at once, nor with another MAC.
 
-    Without `addresses`: those of both groups.
+    Without `addresses`: those of both groups. It is judged as well when the block fails for another reason: a wait
+    that took too long is no excuse for two answers.
     """
+    probes: dict[str, Probe] = {}
+    try:
+        with probing(lab, *addresses, http=http) as probes:
+            yield probes
+    finally:
+        for probe in probes.values():
+            one_at_a_time(probe.summary)
+
+
+@contextmanager
+def probing(lab: Lab, *addresses: str, http: bool = True) -> Iterator[dict[str, Probe]]:
+    """The same client, not yet judged."""
     wanted = addresses or tuple(ADDRESS.values())
     with ExitStack() as stack:
         probes = {}
@@ -239,16 +282,14 @@ def watching(lab: Lab, *addresses: str, http: bool = True) -> Iterator[dict[str,
             probe = lab.probe(address, icmp_ms=20, http_ms=40 if asks else 0)
             probes[address] = stack.enter_context(probe)
         yield probes
-    for probe in probes.values():
-        one_at_a_time(probe.summary)
 
 
 def one_at_a_time(seen: Summary) -> None:
     """Never two nodes answered at once, nor was there ever another MAC address."""
     group = next(name for name in NODES if seen.address in (ADDRESS[name], ADDRESS6[name]))
-    assert not seen.double, seen.text()
-    assert set(seen.macs) <= {MAC[group]}, seen.text()
-    assert {mac for _, what, mac in seen.claimed if mac} <= {MAC[group]}, seen.text()
+    must(not seen.double, seen.text())
+    must(set(seen.macs) <= {MAC[group]}, seen.text())
+    must({mac for _, what, mac in seen.claimed if mac} <= {MAC[group]}, seen.text())
 
 
 def answered(probe: Probe, node: str, after: float) -> bool:
@@ -264,7 +305,7 @@ class Writer(threading.Thread):
 
     with Writer(lab, "move") as writer:
         ...
-    assert writer.lost(lab) == set()
+    writer.lost_nothing("serv1")
     """
 
     def __init__(self, lab: Lab, name: str, pause: float = 0.0) -> None:
@@ -324,6 +365,13 @@ class Writer(threading.Thread):
         """The acknowledged writes that are not whole in any of these folders of a machine, as the host sees them."""
         there = {name for name in self.acknowledged for folder in folders if _text(f"{folder}/{name}") == f"{name}\n"}
         return set(self.acknowledged) - there
+
+    def lost_nothing(self, node: str) -> None:
+        """Every acknowledged write is whole on the node's share; Violated, if one is in no backup set either."""
+        share = str(self.lab.path(node, SHARE))
+        sets = [str(folder) for each in NODES for folder in self.lab.path(each, BACKUPS).glob(f"*/files{SHARE}")]
+        must(not self.lost(share, *sets), "nowhere:", *sorted(self.lost(share, *sets)))
+        assert not self.lost(share), f"not on {node}'s share, in a backup set only: {self.lost(share)}"
 
 
 def _text(path: str) -> str:

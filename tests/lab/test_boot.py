@@ -16,6 +16,7 @@ from lab.story import (
     get,
     holds,
     kept,
+    must,
     put,
     record,
     standby,
@@ -110,7 +111,7 @@ def test_what_a_node_does_not_know_is_found_listed_and_kept(home: Lab) -> None:
     home.run("serv1", ["mirror_service", "smbd"], timeout=120)
     assert get(home, "known.txt") == "third, on serv1\n" and get(home, "other.txt") == "on serv1\n"
     for name, text in (("known.txt", "second, on serv2\n"), ("unknown.txt", "only on serv2\n")):
-        assert text in [home.text("serv2", path) for path in kept(home, "serv2", name)], name
+        must(text in [home.text("serv2", path) for path in kept(home, "serv2", name)], name, "is not kept")
         assert home.text("serv2", f"{SHARE}/{name}") == home.text("serv1", f"{SHARE}/{name}")
     wait_told(home, "never mirrored")
     assert any("unknown.txt" in mail and "known.txt" in mail for mail in told(home, "never mirrored"))

@@ -10,7 +10,7 @@ from lab.campaign import Day, fault
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.labnet.proc import run
-from lab.story import LONG, SHARE, come_home, stays, wait_event, wait_home, wait_standby, wait_told
+from lab.story import ADDRESS, LONG, SHARE, come_home, must, stays, wait_event, wait_home, wait_standby, wait_told
 
 AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 STAYED = ("serv1",)
@@ -94,8 +94,7 @@ def told(lab: Lab, words: str) -> Iterator[None]:
 def all_mirrored(day: Day) -> None:
     """No more writes, and everything that was written is mirrored."""
     day.writer.hold()
-    enough = day.passes.count + 2
-    day.lab.wait_for(lambda: day.passes.count >= enough, LONG, "two passes")
+    passes_go_on(day)
 
 
 def test_full_at_the_receiver(disks: Lab) -> None:
@@ -128,6 +127,68 @@ def test_read_only_at_the_receiver(disks: Lab) -> None:
         day.another_pass()
 
 
+def test_errors_of_the_receivers_disk(disks: Lab) -> None:
+    """It takes no write any more: no pass has counted as complete whose files are not on the disk.
+
+    The loop device's file is made immutable, so that every write to it fails; this kernel has no device-mapper.
+    """
+    with fault(disks, "receiver's disk gives I/O errors on write", "disks", answers=STAYED, quiet=True) as day:
+        try:
+            with told(disks, "smbd"):
+                run(["chattr", "+i", image(disks, "serv2")])
+                day.writer.more()
+            copied = set(day.passes.copied)
+        finally:
+            run(["chattr", "-i", image(disks, "serv2")])
+            again = ["sh", "-c", f"umount {DISK} && mount /dev/share {DISK}"]
+            disks.wait_for(lambda: disks.run("serv2", again, check=False).returncode == 0, LONG, "the disk to be free")
+        gone = copied & day.writer.lost(str(disks.path("serv2", SHARE)))
+        must(not gone, "counted as mirrored, and not on the disk:", *sorted(gone))
+        day.another_pass()
+
+
+def passes_go_on(day: Day) -> None:
+    """Wait until a pass has completed that has begun since."""
+    enough = day.passes.count + 2
+    day.lab.wait_for(lambda: day.passes.count >= enough, LONG, "two passes")
+
+
+def refused(lab: Lab) -> None:
+    """Wait until a client's write is refused."""
+    put = ["timeout", "5", "smbclient", "-N", f"//{ADDRESS['serv1']}/share", "-c", "put /dev/stdin refused"]
+    lab.wait_for(lambda: lab.run("client", put, text_in="x\n", check=False).returncode, LONG, "a write to be refused")
+
+
+def test_full_at_the_holder(disks: Lab) -> None:
+    """Clients are refused, passes go on, and nothing moves: the other node's disk is as large, and would be as full."""
+    with fault(disks, "holder's disk full", "disks", answers=STAYED, quiet=True) as day:
+        fill = f"head -c {SIZE} /dev/zero >{DISK}/filler || true; while echo x >{DISK}/filler.$RANDOM; do :; done"
+        disks.sh("serv1", f"({fill}) 2>/dev/null || true")
+        try:
+            refused(disks)
+            passes_go_on(day)
+            stays(disks, 3, **HOME)
+        finally:
+            disks.sh("serv1", f"rm {DISK}/filler*")
+        day.another_pass()
+
+
+def test_read_only_at_the_holder(disks: Lab) -> None:
+    """As ext4 does by itself after an error: clients are refused, what there is can be mirrored, nothing moves."""
+    with fault(disks, "holder's disk read-only", "disks", answers=STAYED, quiet=True) as day:
+        day.writer.hold()
+        remount = ["mount", "-o", "remount,ro", DISK]
+        disks.wait_for(lambda: disks.run("serv1", remount, check=False).returncode == 0, LONG, "no file to be open")
+        day.writer.go_on()
+        try:
+            refused(disks)
+            passes_go_on(day)
+            stays(disks, 3, **HOME)
+        finally:
+            disks.sh("serv1", f"mount -o remount,rw {DISK}")
+        day.another_pass()
+
+
 def test_unmounted_at_the_holder(disks: Lab) -> None:
     """The empty folder below it is no wish to delete everything."""
     with fault(disks, "holder's disk unmounted", "disks", answers=STAYED, quiet=True) as day:
@@ -136,7 +197,7 @@ def test_unmounted_at_the_holder(disks: Lab) -> None:
         try:
             with told(disks, "no longer the mount that it was"):
                 disks.sh("serv1", f"umount --lazy {DISK}")
-            assert disks.sh("serv2", f"ls -R {SHARE}") == before
+            must(disks.sh("serv2", f"ls -R {SHARE}") == before, "files were deleted at the other node")
         finally:
             disks.sh("serv1", f"mount /dev/share {DISK}")
         day.writer.go_on()
@@ -153,7 +214,7 @@ def test_emptied_at_the_holder(disks: Lab, left: str) -> None:
             with told(disks, "smbd: "):
                 spare = "" if left == "nothing" else "-not -name readme.txt -not -name .clusterd"
                 disks.sh("serv1", f"find {SHARE} -mindepth 1 {spare} -delete || true")
-            assert disks.sh("serv2", f"ls -R {SHARE}") == before
+            must(disks.sh("serv2", f"ls -R {SHARE}") == before, "files were deleted at the other node")
         finally:
             copy_back(disks)
         day.writer.go_on()
@@ -178,7 +239,7 @@ def test_errors_of_the_holders_disk_and_a_new_one(disks: Lab) -> None:
             run(["truncate", "--size=4M", image(disks, "serv1")])
             forget = f"for file in {SHARE}/big/*; do dd if=$file iflag=nocache count=0; done"
             disks.sh("serv1", f"{forget}; ! cat {SHARE}/big/* >/dev/null")
-        assert disks.sh("serv2", f"ls -R {SHARE}") == before
+        must(disks.sh("serv2", f"ls -R {SHARE}") == before, "files were deleted at the other node")
         disks.power_off("serv1")
         day.serves("serv2")
         run(["truncate", f"--size={SIZE}", image(disks, "serv1")])

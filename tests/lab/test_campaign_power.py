@@ -72,7 +72,7 @@ def hand_over(lab: Lab) -> None:
 def test_of_the_holder_in_a_release(lab: Lab, step: str) -> None:
     with (
         fault(lab, f"power of the holder, at its {step}", "power, release") as day,
-        at(lab, "serv1", step, lambda: lab.power_off("serv1")),
+        at(lab, "serv1", step, lambda: lab.power_off("serv1"), after="release-began"),
     ):
         hand_over(lab)
         day.serves("serv2")
@@ -82,7 +82,7 @@ def test_of_the_holder_in_a_release(lab: Lab, step: str) -> None:
 def test_of_the_successor_in_a_release(lab: Lab, step: str) -> None:
     with (
         fault(lab, f"power of the successor, at the holder's {step}", "power, release") as day,
-        at(lab, "serv1", step, lambda: lab.power_off("serv2")),
+        at(lab, "serv1", step, lambda: lab.power_off("serv2"), after="release-began"),
     ):
         hand_over(lab)
         day.serves("serv1")
@@ -110,12 +110,12 @@ def away(day: Day) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("step", [step for step in RELEASE if step != "pass-done"])
+@pytest.mark.parametrize("step", RELEASE)
 @pytest.mark.parametrize("dies", NODES)
 def test_in_a_failback(lab: Lab, step: str, dies: str) -> None:
     who = {"serv1": "the node that has returned", "serv2": "the holder"}[dies]
     with fault(lab, f"power of {who}, at the holder's {step}", "power, failback", moves=4) as day, away(day):
-        with at(lab, "serv2", step, lambda: lab.power_off(dies)):
+        with at(lab, "serv2", step, lambda: lab.power_off(dies), after="release-began"):
             pass
         if dies == "serv1":
             day.serves("serv2")

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from lab.labnet.lab import Lab
-from lab.story import BACKUPS, LONG, come_home, events, kept, wait_event, wait_home, wait_serves, wait_told
+from lab.story import BACKUPS, LONG, come_home, events, kept, must, wait_event, wait_home, wait_serves, wait_told
 from lab.test_killed_scripts import SLOW, fill, versions
 from unit.randomtree import differences, look
 
@@ -107,8 +107,8 @@ def test_the_survivor_serves_the_last_complete_generation(ledger: Lab, moment: C
     began = cut(ledger, moment)
     wait_serves(ledger, "serv2", "serv1", "serv2")
 
-    assert differences(before, look(ledger.path("serv2", LEDGER))) == {}, "the ledger is rolled back"
-    assert versions(ledger, "serv2") <= old | {letter}, "of the share every file is whole"
+    must(not differences(before, look(ledger.path("serv2", LEDGER))), "the ledger is not rolled back")
+    must(versions(ledger, "serv2") <= old | {letter}, "a file of the share is not whole")
     told = {event["service"]: event for event in events(ledger, "serv2", began, "pass-cut")}
     assert "rolled back to the pass of" in told["ledger"]["text"]
     assert "the newest files are served" in told["smbd"]["text"]
@@ -116,14 +116,14 @@ def test_the_survivor_serves_the_last_complete_generation(ledger: Lab, moment: C
     wait_told(ledger, "ledger: the last pass was cut: rolled back to the pass of")
     if moment is replacing:
         newer = ledger.sh("serv2", f"cat {BACKUPS}/{told['ledger']['set']}/files{LEDGER}/entry*")
-        assert newer.startswith(f"{generation} "), "what had come already is kept"
+        must(newer.startswith(f"{generation} "), "what had come already is not kept")
 
     began = monotonic()
     ledger.power_on("serv1")
     wait_home(ledger, 2 * LONG)
     found = [event for event in events(ledger, "serv2", began, "unmirrored-found") if event["service"] == "ledger"]
     lost = {name for event in found for name in event["files"]}
-    assert lost >= {f"{LEDGER}/entry{n}" for n in range(1, COUNT + 1)} | {f"{LEDGER}/only-{generation}/book"}
+    must(lost >= {f"{LEDGER}/entry{n}" for n in range(1, COUNT + 1)} | {f"{LEDGER}/only-{generation}/book"}, lost)
     assert not {name for event in found for name in event["both"]}, "nobody has changed them on the survivor"
     (book,) = [path for path in kept(ledger, "serv1", "book") if f"only-{generation}/" in path]
     assert ledger.sh("serv1", f"cat {book}") == f"{generation}\n"

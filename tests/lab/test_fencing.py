@@ -20,6 +20,7 @@ from lab.story import (
     events,
     get,
     held,
+    must,
     put,
     stays,
     told,
@@ -169,7 +170,7 @@ def test_a_node_that_hangs_is_fenced_and_taken_over_at_once_and_switched_on_agai
         wait_event(lab, "serv2", "power-on", hung)
         assert get(lab, "before.txt") == "before it hung\n"
         wait_standby(lab, "serv1")
-        assert not answered(probes[ADDRESS["serv1"]], "serv1", when(up))
+        must(not answered(probes[ADDRESS["serv1"]], "serv1", when(up)), "serv1 answered after it was fenced")
         wait_home(lab)
     assert [each["action"] for each in lab.fenced()] == ["off", "status", "on", "status"]
 
@@ -183,7 +184,7 @@ def test_an_agent_that_lies_moves_nothing(lab: Lab) -> None:
         hang(lab, "serv1")
         failed = wait_event(lab, "serv2", "fence-failed", hung)
         assert "is not known to be off: the agent said done, and its status says it is on" in failed["text"]
-        assert not held(lab, "serv2", "serv1") and not events(lab, "serv2", hung, "address-up")
+        must(not held(lab, "serv2", "serv1") and not events(lab, "serv2", hung, "address-up"), "taken unfenced")
         lab.pdu()
         wait_serves(lab, "serv2", *NODES)
     assert not lab.is_on("serv1")
@@ -206,7 +207,7 @@ def test_while_the_agent_fails_or_hangs_nothing_is_taken_then_all(lab: Lab) -> N
         by_hand = lab.run("serv2", ["takeover", "serv1"], check=False, timeout=60)
         assert by_hand.returncode == 1 and "fence_lab: timed out" in by_hand.stderr
         assert lab.run("serv2", ["pgrep", "-f", "fence_lab"], check=False).stdout == ""
-        assert not events(lab, "serv2", cut, "address-up") and not held(lab, "serv2", "serv1")
+        must(not events(lab, "serv2", cut, "address-up") and not held(lab, "serv2", "serv1"), "taken unfenced")
         lab.pdu()
         wait_serves(lab, "serv2", *NODES)
     assert "fence-failed" not in conditions(lab, "serv2")

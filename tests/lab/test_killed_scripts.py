@@ -20,6 +20,7 @@ from lab.story import (
     come_home,
     events,
     get,
+    must,
     pids,
     serves,
     stays,
@@ -117,7 +118,7 @@ def test_release_killed_between_its_steps_and_at_random_moments(home: Lab) -> No
             settles(home)
         home_again(home)
         writer.more()
-    assert writer.lost(str(home.path("serv1", SHARE))) == set()
+    writer.lost_nothing("serv1")
 
 
 @pytest.mark.parametrize("event", ["takeover-began", "address-up", "service-started"])
@@ -173,7 +174,7 @@ def versions(lab: Lab, node: str) -> set[str]:
     found = set()
     for file in lab.path(node, f"{SHARE}/cut").glob("[0-9]*"):
         content = file.read_text()
-        assert content == content[0] * SIZE, f"{file}: half written"
+        must(content == content[0] * SIZE, f"{file}: half written")
         found.add(content[0])
     return found
 

@@ -14,6 +14,7 @@ from lab.story import (
     epochs,
     events,
     moved,
+    must,
     names,
     standby,
     stays,
@@ -47,7 +48,7 @@ def test_the_node_that_reaches_fewer_hosts_hands_over_without_loss_and_gets_its_
         wait_event(home, "serv2", "failback-done", plugged)
         wait_home(home)
         writer.more()
-    assert writer.lost(str(home.path("serv1", SHARE))) == set()
+    writer.lost_nothing("serv1")
     assert not events(home, "serv2", pulled, "unmirrored-found")
 
 
@@ -91,7 +92,7 @@ def test_a_node_without_any_network_lets_go_by_itself_and_never_answers_before_f
         assert lost["holder"] == "serv2"
         wait_standby(home, "serv1")
         wait_event(home, "serv2", "release-began", plugged)
-        assert not answered(probes[ADDRESS["serv1"]], "serv1", pulled + 1)
+        must(not answered(probes[ADDRESS["serv1"]], "serv1", pulled + 1), "serv1 answered before failback")
         wait_home(home)
     assert home.sh("serv1", "pgrep -c smbd; pgrep -c nginx").split()[0] != "0"
 
@@ -106,11 +107,11 @@ def test_a_stranger_who_answers_for_the_address_holds_the_takeover_back(home: La
             assert "takeover-held-back" in conditions(home, "serv2")
             stays(home, 2, serv2="serv2")
             assert ADDRESS["serv1"] not in home.addresses("serv2")
-            assert not answered(probe, "serv2", cut)
+            must(not answered(probe, "serv2", cut), "serv2 answered besides a stranger")
             home.sh("ref2", f"ip addr del {ADDRESS['serv1']}/32 dev eth0")
             wait_serves(home, "serv2", "serv1", "serv2")
             wait_answers(home, probe, "serv2", cut)
-        assert not probe.summary.double
+        must(not probe.summary.double, probe.summary.text())
     finally:
         home.sh("ref2", f"ip addr del {ADDRESS['serv1']}/32 dev eth0 2>/dev/null || true")
     assert events(home, "serv2", cut, "takeover-done")

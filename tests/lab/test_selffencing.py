@@ -26,6 +26,7 @@ from lab.story import (
     come_home,
     events,
     moved,
+    must,
     pids,
     standby,
     stays,
@@ -164,7 +165,7 @@ def test_a_hung_watchdog_leaves_no_node_answering_and_the_hardware_resets_it(har
         assert last < hung + 2 and fired - last > TIMEOUT
         lab.power_on("serv1")
         wait_standby(lab, "serv1")
-        assert not answered(probes[ADDRESS["serv1"]], "serv1", hung + 5)
+        must(not answered(probes[ADDRESS["serv1"]], "serv1", hung + 5), "serv1 answered after its reset")
         no_device = wait_event(lab, "serv1", "no-watchdog-device", fired)
         assert f"{DEVICE}: No such file or directory" in no_device["text"]
         wait_home(lab)

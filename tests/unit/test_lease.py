@@ -195,9 +195,9 @@ def test_renew_does_not_wait_for_the_kernel(
     start = time.monotonic()
     for _ in range(100):
         keeper.renew(places[:1])
-    assert time.monotonic() - start < 0.1
+    assert time.monotonic() - start < 3, "30 s, if each were waited for"
     time.sleep(0.7)
-    assert slow[0] <= 4
+    assert slow[0] <= 2 + (time.monotonic() - start) / 0.3
     keeper.close()
 
 

@@ -324,7 +324,7 @@ def test_verify_asks_from_the_groups_address(lan: "Lan", office: model.Config) -
     assert network.verify(office, where, ("fd00:1::fe",)) == "fd00:1::fe answered"
     start = time.monotonic()
     assert network.verify(office, where, ("10.1.0.77",)) == "kernel only"
-    assert time.monotonic() - start < 0.3
+    assert time.monotonic() - start < 1
     lan.ip("switch", "link set serv1-eth2 down")
     assert network.verify(office, where) == "kernel only"
 

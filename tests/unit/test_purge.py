@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -252,3 +253,51 @@ def test_what_the_way_back_from_a_cut_pass_needs_is_kept(pair_files: "Box", sets
     passes.write(passes.Record("smbd", unfinished=cut._replace(served=passes.NEWEST)))
     assert pair_files.script("purge_backups", "--purge").returncode == 0
     assert sets[2].set not in os.listdir(paths.BACKUPS)
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def many(sets: int, files: int) -> tuple[set[str], set[str]]:
+    """So many sets with so many files each: which of them are due, and which have to stay."""
+    old = time.time() - 90 * DAY
+    due: set[str] = set()
+    stay: set[str] = set()
+    for number in range(sets):
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(old + number))
+        name = f"{stamp}.000Z-smbd-{number:04x}"
+        folder = f"{backups.files_folder(name)}/srv/data"
+        os.makedirs(folder)
+        for file in range(files):
+            Path(f"{folder}/{file}").touch()
+        # A third was confirmed long ago, a third lately, and a third never.
+        confirmed = (old + DAY, old + 80 * DAY, None)[number % 3]
+        made = Summary(name, "smbd", "serv1", "serv2", 1, old + number, manifest.COMPLETE, old + number, files)
+        made = made._replace(confirmed=confirmed, confirmed_by="" if confirmed is None else "somebody")
+        Path(f"{backups.folder(name)}/manifest.json").write_text(json.dumps(made._asdict()))
+        (stay if number % 3 else due).add(name)
+    return due, stay
+
+
+def test_a_thousand_sets_are_listed_and_only_those_that_are_due_are_deleted(pair_files: "Box") -> None:
+    """What it takes is measured by bench/backups.py; here only that it is right."""
+    due, stay = many(1000, 20)
+    found = json.loads(pair_files.script("purge_backups", "--json").stdout)
+    assert {one["set"]: one["entries"] for one in found} == dict.fromkeys(due | stay, 20)
+    found = json.loads(pair_files.script("purge_backups", "--purge", "--json").stdout)
+    assert set(found["deleted"]) == due
+    assert set(os.listdir(paths.BACKUPS)) == stay
+    assert all(len(os.listdir(f"{backups.files_folder(name)}/srv/data")) == 20 for name in stay)
+
+
+def test_more_sets_than_one_command_line_holds(pair_files: "Box") -> None:
+    """As after a month of passes every minute; with a smaller stack the kernel takes less: a quarter of it."""
+    for number in range(2500):
+        os.makedirs(f"{paths.BACKUPS}/.deleting-20260314T021500.000Z-a-service-with-a-rather-long-name-{number:04x}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, hard))
+    try:
+        backups.sweep()
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
+    assert os.listdir(paths.BACKUPS) == []

@@ -1,0 +1,140 @@
+"""The lab's campaign: what a second try may not hide, and what the table makes of several tries."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab import campaign, story
+from lab.campaign import Row
+from lab.labnet.plan import CHECKOUT
+from lab.labnet.proc import LabError
+
+TESTS = """
+from pathlib import Path
+from lab.labnet.proc import LabError
+from lab.story import Violated, must
+
+def tried(name):
+    with (Path(__file__).parent / name).open("a") as file:
+        file.write("x")
+
+def test_a_wait():
+    tried("wait")
+    raise LabError("waited 60 s for serv2 to answer")
+
+def test_a_move():
+    tried("move")
+    assert ["address-up"] == []
+
+def test_two_answers():
+    tried("answers")
+    must(False, "two nodes answered")
+
+def test_two_answers_and_then_a_wait():
+    tried("both")
+    try:
+        must(False, "two nodes answered")
+    finally:
+        raise LabError("waited 60 s for the pair to be whole")
+
+def test_two_answers_seen_after_a_wait():
+    tried("after")
+    try:
+        raise LabError("waited 60 s for the pair to be whole")
+    finally:
+        must(False, "two nodes answered")
+"""
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Tests that fail for several reasons, run as `make test` runs those of the lab."""
+    folder = tmp_path_factory.mktemp("reruns")
+    (folder / "test_reruns.py").write_text(TESTS)
+    found = re.search(r"--reruns (\d) --rerun-except '(.*)'", (CHECKOUT / "Makefile").read_text())
+    assert found
+    again = ["--reruns", found[1], "--rerun-except", found[2]]
+    argv = [sys.executable, "-m", "pytest", "-p", "lab.conftest", "-p", "no:cacheprovider", *again, str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests")}
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.mark.parametrize(("name", "tries"), [("wait", 3), ("move", 3), ("answers", 1), ("both", 1), ("after", 1)])
+def test_what_must_not_be_is_never_run_again(session: tuple[Path, str], name: str, tries: int) -> None:
+    assert len((session[0] / name).read_text()) == tries
+
+
+def test_the_report_says_why_a_test_was_run_again(session: tuple[Path, str]) -> None:
+    _, report = session[1].split("run again, and why")
+    again = [line for line in report.splitlines() if "::test_a_wait: " in line]
+    assert len(again) == 2 and all("waited 60 s for serv2 to answer" in line for line in again)
+
+
+def test_a_violation_is_found_below_other_errors() -> None:
+    wrong = story.Violated("two nodes answered")
+    outer = LabError("the pair is not whole again")
+    outer.__context__ = wrong
+    assert story.cause(outer) is wrong
+    assert story.cause(LabError("a wait")) is None
+
+
+GOOD = Row("power", "of the holder", ["serv1", "serv2"], written=10, mirrored=6, unmirrored=2, found=2, holds=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "cell"),
+    [
+        (Row("power", "of the holder", double=0.3, why="Violated: two"), "0.30 s"),
+        (Row("power", "of the holder", written=5, mirrored=5, lost=3, why="Violated: lost"), "3"),
+        (Row("power", "of the holder", written=5, unmirrored=4, found=3, why="Violated: not found"), "4"),
+    ],
+)
+def test_a_later_try_that_goes_well_hides_nothing(wrong: Row, cell: str) -> None:
+    for tries in ([wrong, GOOD], [GOOD, wrong], [GOOD, wrong, GOOD]):
+        (row,) = campaign.rows(tries)
+        assert row.violations() == wrong.violations()
+        assert not row.holds and row.tries == len(tries)
+        assert cell in campaign.cells(row)
+        text = "\n".join(campaign.table(tries))
+        assert "DOES NOT HOLD" in text and wrong.why in text
+        assert f"1 faults in {len(tries)} tries, 0 held" in text
+
+
+def test_a_try_that_took_too_long_is_counted_and_told() -> None:
+    slow = Row("power", "of the holder", written=4, why="LabError: waited 60 s")
+    (row,) = campaign.rows([slow, GOOD])
+    assert row.holds and row.tries == 2
+    text = "\n".join(campaign.table([slow, GOOD]))
+    assert "1 faults in 2 tries, 1 held; two nodes answered for 0.00 s" in text
+    assert "; 14 writes acknowledged" in text
+    assert "a try of *of the holder* failed: LabError: waited 60 s" in text
+
+
+def test_a_stated_exception_is_counted_apart() -> None:
+    known = Row("power", "of a paused holder", double=0.1, excepted=2.0, holds=True)
+    (row,) = campaign.rows([known])
+    assert row.holds and not row.violations()
+    assert "answered for 0.00 s, and for 0.10 s in the stated exception" in campaign.totals([known, GOOD])
+    assert replace(known, double=2.1).violations()
+
+
+def test_the_table_goes_between_the_markers() -> None:
+    text = f"before\n{campaign.BEGIN}\noutdated\n{campaign.END}\nafter\n"
+    made = campaign.put_into(text, campaign.table([GOOD], pad=False))
+    assert made.startswith(f"before\n{campaign.BEGIN}\n") and made.endswith(f"{campaign.END}\nafter\n")
+    assert "| of the holder | 1 | 1-2 | 0.00 s |" in made and "outdated" not in made
+    assert campaign.put_into(made, ["new"]) == text.replace("outdated", "new")
+    for wrong in ("", campaign.BEGIN, f"{campaign.END}{campaign.BEGIN}", text * 2):
+        with pytest.raises(LabError):
+            campaign.put_into(wrong, [])
+
+
+def test_the_document_has_the_markers() -> None:
+    assert campaign.put_into((CHECKOUT / "docs/reliability.md").read_text(), [])
