@@ -111,8 +111,7 @@ def ask(
 
 def search_path() -> str:
     """PATH on every node: where the scripts are if they are installed as here, then the usual folders with sbin."""
-    prefix, installed, _ = sys.prefix.partition("/lib/clusterd/venv")
-    return f"{prefix}/sbin:{run.PATH}" if installed else run.PATH
+    return f"{paths.SBIN}:{run.PATH}"
 
 
 def local_path() -> str:
