@@ -1,6 +1,8 @@
 """What all scripts share: the common options, the exit codes, and one line for every error."""
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,6 +14,18 @@ from clusterd import __version__, log, paths, run
 from clusterd.errors import FAILED, OK, ClusterdError
 
 Handler = Callable[[argparse.Namespace], int | None]
+
+
+class Kept:
+    """What a script says while it runs with --json: its answer, and what would else be lines for a person."""
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+        self.said = io.StringIO()
+
+
+_kept: Kept | None = None
+"""Set while a script runs with --json: stdout is one JSON value then, whatever is printed on the way."""
 
 
 def parser(program: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -62,32 +76,73 @@ def main(made: argparse.ArgumentParser, handler: Handler, argv: Sequence[str] | 
     os.umask(0o022)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return handler(options) or OK
-    except ClusterdError as error:
-        return complain(made.prog, error, options.json)
+        return _with_json(made.prog, handler, options) if options.json else _run(made.prog, handler, options)[0]
     except KeyboardInterrupt:
         print(f"{made.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _run(program: str, handler: Handler, options: argparse.Namespace) -> tuple[int, str]:
+    """The exit code, and the error that it stands for, said already; "" if there was none."""
+    try:
+        return handler(options) or OK, ""
+    except ClusterdError as error:
+        return complain(program, error), str(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(log.shown(f"{made.prog}: {where}{error.strerror or error}"), file=sys.stderr)
-        return FAILED
+        text = f"{error.filename}: " if error.filename else ""
+        text += error.strerror or str(error)
+        print(log.shown(f"{program}: {text}"), file=sys.stderr)
+        return FAILED, text
 
 
-def complain(program: str, error: ClusterdError, as_json: bool = False) -> int:
-    """Print the error as one line (and as JSON on stdout if that was asked for); return its exit code."""
+def _with_json(program: str, handler: Handler, options: argparse.Namespace) -> int:
+    """The same with --json: at the end the answer, or the error, is the only thing on stdout."""
+    global _kept
+    kept = _kept = Kept()
+    try:
+        with contextlib.redirect_stdout(kept.said):
+            code, error = _run(program, handler, options)
+    finally:
+        _kept = None
+    show_json(whole(kept.answer, kept.said.getvalue().splitlines(), code, error))
+    return code
+
+
+def whole(answer: Any, said: Sequence[str], code: int, error: str) -> Any:
+    """What --json prints: the script's answer, with the lines that it said and the error, if any. Pure."""
+    facts: dict[str, Any] = {"said": list(said)} if said else {}
+    if error:
+        facts |= {"error": error, "exit": code}
+    if answer is None:
+        return {"exit": code, **facts}
+    if isinstance(answer, dict):
+        return {**answer, **facts}
+    return {"answer": answer, **facts} if facts else answer
+
+
+def complain(program: str, error: ClusterdError) -> int:
+    """Print the error as one line; return its exit code."""
     print(log.shown(f"{program}: {error}"), file=sys.stderr, flush=True)
-    if as_json:
-        show_json({"error": str(error), "exit": error.exit_code})
     return error.exit_code
 
 
+def answer(**facts: Any) -> None:
+    """What came of it, for --json; without it, nothing. The last one counts."""
+    if _kept is not None:
+        _kept.answer = facts
+
+
 def show_json(answer: Any) -> None:
-    """The answer to --json: one object, sorted, indented."""
-    print(json.dumps(answer, indent=2, sort_keys=True))
+    """The answer to --json: one value, sorted, indented; of several that a script gives, the last one."""
+    if _kept is not None:
+        _kept.answer = answer
+    else:
+        print(json.dumps(answer, indent=2, sort_keys=True))
 
 
 def _terminate(_number: int, _frame: object) -> None:

@@ -95,6 +95,9 @@ def cluster(config: model.Config) -> Iterator[Fault]:
         yield from _options(node.name, node.fence, dict.fromkeys(("agent", "action", "timeout"), "in cluster.conf"))
     if config.failover.method == "redundant_nic" and len(config.nodes) > 2:
         yield Fault("cluster", ("failover",), "method", "redundant_nic", "macvlan or address, with more than two nodes")
+    shell = config.mirror.remote_shell
+    if os.path.basename(shell[0]) == "rsh" and len(config.nodes) > 2:
+        yield Fault("cluster", ("mirror",), "remote_shell", shell, "ssh, with more than two nodes")
     beat = config.heartbeat
     # As whole microseconds: 0.1 + 0.2 is more than 0.3.
     interval, isolated, dead = (round(each * 1e6) for each in (beat.interval, beat.isolated_after, beat.dead_after))

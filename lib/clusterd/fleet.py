@@ -82,7 +82,8 @@ def confirm(question: str, option: str) -> None:
     """
     if not sys.stdin.isatty():
         raise Usage(f"nobody to ask at this terminal: {option} answers yes")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # with --json stdout is for the answer
+    if input("").strip().lower() not in ("y", "yes"):
         raise Failed("nothing was changed")
 
 
@@ -107,14 +108,14 @@ def holders(config: Config, options: argparse.Namespace, groups: Iterable[str]) 
     return found
 
 
-def mirror(config: Config, on: Mapping[str, Node]) -> list[Answer]:
-    """One pass of each service, on the node that is named for it."""
+def mirror(config: Config, on: Mapping[str, Node], *words: str) -> list[Answer]:
+    """One pass of each service, on the node that is named for it; `words` are options of mirror_service."""
     services: dict[str, list[str]] = {}
     for service, holder in on.items():
         services.setdefault(holder.name, []).append(service)
     return remote.everywhere(
         lambda each: remote.ask(
-            config, each, ("mirror_service", "--config", config.folder, *services[each.name]), timeout=LONG
+            config, each, ("mirror_service", "--config", config.folder, *words, *services[each.name]), timeout=LONG
         ),
         [config.nodes[name] for name in services],
     )

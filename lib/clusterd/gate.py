@@ -31,6 +31,10 @@ class Request(NamedTuple):
     node: str
     """"" if it is not known: then rsh, or a hand, is at it."""
     folder: str
+    as_json: bool = False
+    """Of an answer that is one word only, and of errors: say them as JSON on stdout."""
+    dry_run: bool = False
+    """Say what a request would begin, and do not."""
 
 
 def handle(words: Sequence[str], request: Request) -> int:
@@ -44,6 +48,8 @@ def handle(words: Sequence[str], request: Request) -> int:
         words = words[1:]
     for forms, verb in _VERBS:
         if len(words) == len(forms) and all(map(re.fullmatch, forms, words)):
+            if request.dry_run and words[0] in _CHANGING:
+                return _plan(words, request)
             return verb(words, request)
     asked = " ".join(words)[:200]
     text = f"{request.node or 'somebody'} asked for what no node may ask: {asked!r}"
@@ -51,8 +57,41 @@ def handle(words: Sequence[str], request: Request) -> int:
     raise NotPermitted(f"not a request of a node: {asked!r}")
 
 
-def _clock(_words: list[str], _request: Request) -> int:
-    print(f"{time.time():.6f}")
+def _plan(words: list[str], request: Request) -> int:
+    """--dry-run: what a request that changes something would begin; looks that far whether it may."""
+    settings = config.load(request.folder)
+    if words[0] == "acquire":
+        would = f"take {_group(settings, words)} from a node that has let go of it at epoch {words[2]}"
+    else:
+        service, node = _service(settings, words[1]), _node(settings, request)
+        would = f"receive files of {service.name} from {node}, which holds {service.home} at epoch {words[2]}"
+    if request.as_json:
+        import json
+
+        print(json.dumps({"would": [would]}))
+    else:
+        print(f"would {would}")
+    return OK
+
+
+def _group(settings: Config, words: list[str]) -> str:
+    """The group that is to be acquired.
+
+    Raises:
+        Failed: there is none.
+        NotPermitted: the epoch cannot be.
+    """
+    group, epoch = words[1], int(words[2])
+    if group not in settings.nodes:
+        raise Failed(f"no such group here: {group}")
+    known = ownership.read(group).epoch
+    if not ownership.credible(known, epoch):
+        raise NotPermitted(f"epoch {epoch} of {group} cannot be: {known} is known here")
+    return group
+
+
+def _clock(_words: list[str], request: Request) -> int:
+    print(f'{{"clock": {time.time():.6f}}}' if request.as_json else f"{time.time():.6f}")
     return OK
 
 
@@ -111,15 +150,11 @@ def _ready(words: list[str], request: Request) -> int:
 def _acquire(words: list[str], request: Request) -> int:
     """Become the takeover: it waits for its word on stdin."""
     settings = config.load(request.folder)
-    if words[1] not in settings.nodes:
-        raise Failed(f"no such group here: {words[1]}")
-    known = ownership.read(words[1]).epoch
-    if not ownership.credible(known, int(words[2])):
-        raise NotPermitted(f"epoch {words[2]} of {words[1]} cannot be: {known} is known here")
+    group = _group(settings, words)
     argv = [_script("takeover"), "--config", settings.folder, "--on-go", "--handed-over", words[2]]
     argv += ["--pinned"] if words[3:] else []
-    log.event("gate-acquire", f"{request.node or 'a node'} hands {words[1]} over", group=words[1])
-    os.execv(argv[0], [*argv, words[1]])
+    log.event("gate-acquire", f"{request.node or 'a node'} hands {group} over", group=group)
+    os.execv(argv[0], [*argv, group])
 
 
 def _script(name: str) -> str:
@@ -174,6 +209,7 @@ def _node(settings: Config, request: Request) -> str:
     return others[0].name
 
 
+_CHANGING = ("pass", "rsync", "acquire")
 Verb = Callable[[list[str], Request], int]
 _VERBS: tuple[tuple[tuple[str, ...], Verb], ...] = (
     (("pass", _NAME, _EPOCH), _pass),

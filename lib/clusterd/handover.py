@@ -36,6 +36,7 @@ class Successor:
     def __init__(self, config: Config, node: Node, group: Group, epoch: int, *, pinned: bool) -> None:
         words = ["acquire", group.name, str(epoch), *(["pinned"] if pinned else [])]
         self.node = node
+        self.group = group.name
         self.argv = peer.argv(config, node, words)
         self.process = subprocess.Popen(
             self.argv,
@@ -68,17 +69,19 @@ class Successor:
             said = ""
         finally:
             watch.cancel()
-        if not said.strip():
-            raise Failed(f"{self.node.name} did not take it: {self.why()}")
+        if not said.startswith(f"{self.group}: "):
+            raise Failed(f"{self.node.name} did not take it: {self.why(said)}")
 
     def finish(self, timeout: float) -> str:
         """Wait until its services run; the last line of its complaints, "" if there are none."""
         try:
-            self.process.communicate(timeout=timeout)
+            _, complaints = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             self.dismiss()
             return "its services did not all start in time"
-        return "" if self.process.returncode == 0 else "not all of its services started"
+        # rsh has no exit code of the other end.
+        complained = any(line.startswith("takeover: ") for line in complaints.splitlines())
+        return "not all of its services started" if self.process.returncode or complained else ""
 
     def dismiss(self) -> None:
         """It is not to take the group after all."""
@@ -93,12 +96,14 @@ class Successor:
             self.process.kill()
             self.process.wait()
 
-    def why(self) -> str:
-        """What it complained of last."""
+    def why(self, said: str = "") -> str:
+        """What it complained of last; `said` is what was read of its answer already."""
         self.dismiss()
-        assert self.process.stderr is not None
-        lines = self.process.stderr.read().strip().splitlines()
-        return lines[-1] if lines else f"exit {self.process.returncode}"
+        assert self.process.stderr is not None and self.process.stdout is not None
+        told = said + self.process.stdout.read(), self.process.stderr.read()
+        result = peer.refused(run.Result(tuple(self.argv), self.process.returncode, None, False, *told))
+        lines = result.stderr.strip().splitlines()
+        return lines[-1] if lines else f"exit {result.code}, no reason was given: see its log"
 
 
 class _Alarm:
@@ -124,7 +129,7 @@ def ready(config: Config, node: Node, group: Group) -> None:
     answer = peer.ask(config, node, ["ready", group.name], timeout=config.mirror.timeout)
     if answer.timed_out or answer.code == peer.UNREACHABLE:
         raise peer.unreachable(node, answer.code, answer.stderr)
-    if not answer.ok:
+    if not answer.ok or not answer.stdout.strip():  # rsh has no exit code of the other end
         raise Failed(f"{node.name} cannot take {group.name}: {_last(answer)}")
 
 

@@ -1,6 +1,7 @@
 """Every path of the system, named once. Environment variables move a whole tree, for tests and odd systems."""
 
 import os
+import sys
 
 CONF = os.environ.get("CLUSTERD_CONF", "/etc/cluster.d")
 STATE = os.environ.get("CLUSTERD_STATE", "/var/lib/clusterd")
@@ -50,6 +51,10 @@ EVENTS = f"{LOG}/events.jsonl"
 SENTINEL = ".clusterd"
 """The file that lies in every mirrored tree, on both sides."""
 
+_PREFIX, _INSTALLED, _ = sys.prefix.partition("/lib/clusterd/venv")
+SBIN = f"{_PREFIX}/sbin" if _INSTALLED else "/usr/local/sbin"
+"""Where this program is installed, and therefore the other nodes' (cluster install carries it to the same place)."""
+GATE = f"{SBIN}/peer_gate"
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, behind the caller's PATH."""
 PROC = "/proc"

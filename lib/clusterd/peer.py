@@ -4,6 +4,7 @@ With ssh one connection to each peer is kept for a while and shared by all that 
 exchange takes longer than most of the questions. It ends by itself, soon if the peer no longer answers.
 """
 
+import json
 import os
 from collections.abc import Sequence
 
@@ -127,12 +128,31 @@ def hang_up(config: Config, subject: str) -> None:
 def argv(config: Config, node: Node, words: Sequence[str]) -> list[str]:
     """The command line that asks the gate of `node`; `words` go through a shell there, and must be plain."""
     remote, target = shell(config, node)
-    return [*remote, target, "peer_gate", *words]
+    return [*remote, target, gate(config), *([] if uses_ssh(config) else ["--json"]), *words]
+
+
+def gate(config: Config) -> str:
+    """What the gate is called on the other end.
+
+    Over ssh any word will do, for the key has the gate as its forced command. Another shell has to find it, and the
+    PATH that rshd gives it has no sbin.
+    """
+    return "peer_gate" if uses_ssh(config) else paths.GATE
 
 
 def ask(config: Config, node: Node, words: Sequence[str], *, timeout: float, stdin: str | None = None) -> run.Result:
     """Ask the gate of `node`, and wait for the answer, `timeout` seconds at most."""
-    return run.run(argv(config, node, words), timeout=timeout, stdin=stdin, changes=False)
+    result = run.run(argv(config, node, words), timeout=timeout, stdin=stdin, changes=False)
+    return result if uses_ssh(config) else refused(result)
+
+
+def refused(result: run.Result) -> run.Result:
+    """`result` with what the gate says of an error on stdout (--json): rsh has no exit code for it, some no stderr."""
+    try:
+        answer = json.loads(result.stdout)
+        return result._replace(code=int(answer["exit"]), stdout="", stderr=f"peer_gate: {answer['error']}\n")
+    except (ValueError, TypeError, KeyError):
+        return result
 
 
 def unreachable(node: Node, code: int | None, said: str) -> Unreachable:

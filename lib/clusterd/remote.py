@@ -5,8 +5,12 @@ Host keys are known by the nodes' names (/etc/cluster.d/known_hosts), whichever 
 host that is not in there is refused.
 """
 
+import contextlib
+import errno
+import json
 import os
 import shlex
+import socket
 import sys
 import threading
 import time
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 USER = "root"
 CONNECT = 4
 """Seconds for each step until a connection stands; whole ones, as Fabric wants them."""
+ASKED_AFTER = 5
+"""Seconds without a packet from a node after which its kernel is asked for one, and again after as many."""
+GONE_AFTER = 15
+"""Seconds without an answer to anything that was sent, after which the node is taken for gone."""
 LAST_WORDS = 1.0
 """Seconds for output that is still on its way when the command has ended."""
 POLL = 0.01
@@ -51,6 +59,14 @@ class Answer(NamedTuple):
             return ""
         said = (self.stderr.strip() or self.stdout.strip()).splitlines()
         return self.why or (said[-1] if said else f"exit {self.code}")
+
+    def fact(self, *, as_json: bool) -> dict[str, Any]:
+        """For --json; `as_json` if the command was asked to answer in JSON itself."""
+        fact: dict[str, Any] = {"exit": self.code, "stdout": self.stdout, "stderr": self.stderr}
+        if as_json and self.stdout:
+            with contextlib.suppress(ValueError):
+                fact = {"exit": self.code, "answer": json.loads(self.stdout), "stderr": self.stderr}
+        return fact if self.ok else {**fact, "error": self.text()}
 
 
 def everywhere(ask_one: Callable[[Node], Answer], nodes: Sequence[Node]) -> list[Answer]:
@@ -111,8 +127,7 @@ def ask(
 
 def search_path() -> str:
     """PATH on every node: where the scripts are if they are installed as here, then the usual folders with sbin."""
-    prefix, installed, _ = sys.prefix.partition("/lib/clusterd/venv")
-    return f"{prefix}/sbin:{run.PATH}" if installed else run.PATH
+    return f"{paths.SBIN}:{run.PATH}"
 
 
 def local_path() -> str:
@@ -174,7 +189,23 @@ def _connect(config: Config, node: Node, address: str) -> "Connection":
         raise next(iter(error.errors.values())) from None
     except (paramiko.SSHException, EOFError) as error:
         raise OSError(0, f"ssh: {error or 'closed'}") from None
+    _notice_its_end(connection)
     return connection
+
+
+def _notice_its_end(connection: "Connection") -> None:
+    """Have the kernel break the connection when the node is gone without a word, as in a power cut.
+
+    Not by ssh's own keepalive: paramiko sends it, but waits for no answer. Behind a ProxyJump there is no socket of
+    our own; the one to the jump host is ssh's affair.
+    """
+    sock = connection.transport.sock if connection.transport else None
+    if not isinstance(sock, socket.socket):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, ASKED_AFTER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER * 1000)
 
 
 def _host_keys(config: Config, node: Node, port: int) -> list[tuple[str, Any]]:
@@ -219,10 +250,17 @@ def _converse(connection: "Connection", node: Node, line: str, stdin: bytes, tim
     code = channel.recv_exit_status()
     said = out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
     if code < 0:
-        return Answer(node.name, None, *said, why="the connection broke")
+        return Answer(node.name, None, *said, why=_broke(connection))
     if code in TIMED_OUT:
         return Answer(node.name, None, *said, why=too_late)
     return Answer(node.name, code, *said)
+
+
+def _broke(connection: "Connection") -> str:
+    """Why there is no exit code."""
+    error = connection.transport.get_exception() if connection.transport else None
+    gone = isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno == errno.EHOSTUNREACH)
+    return "does not answer any more" if gone else "the connection broke"
 
 
 def _open(connection: "Connection", line: str, timeout: float) -> Any:

@@ -108,6 +108,7 @@ def argv(
     shell: Sequence[str],
     epoch: int,
     *,
+    gate: str,
     timeout: float,
     backup: tuple[str, str] | None = None,
     max_delete: int = 0,
@@ -120,6 +121,7 @@ def argv(
         target: the peer, as the remote shell takes it.
         shell: the remote shell and its options.
         epoch: at which the sender holds the group.
+        gate: what the peer's gate is called there.
         timeout: seconds without any data after which rsync gives up.
         backup: the backup set's id and its folder for files; None: a dry run.
         max_delete: the cap on deletions, with `backup`.
@@ -144,7 +146,7 @@ def argv(
     else:
         made += ["--dry-run", "--no-inc-recursive"]
     made += [f"--filter={rule}" for rule in filters(service)]
-    made += ["-e", shlex.join(shell), f"--rsync-path=peer_gate rsync {service.name} {epoch} {set_id}"]
+    made += ["-e", shlex.join(shell), f"--rsync-path={gate} rsync {service.name} {epoch} {set_id}"]
     return [*made, "--", *service.paths, f"{target}::{service.name}/"]
 
 

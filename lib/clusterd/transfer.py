@@ -240,6 +240,7 @@ class Pass:
             f"[{target}]" if ":" in target else target,
             shell,
             self.epoch,
+            gate=peer.gate(self.config),
             timeout=self.config.mirror.timeout,
             backup=backup,
             max_delete=cap,

@@ -48,11 +48,13 @@ esac
 """
 
 RSH = """#!/bin/sh
-# rsh ADDRESS peer_gate WORD...: the other node.
+# rsh ADDRESS .../sbin/peer_gate WORD...: the other node. As with the real one
+# neither exit code nor stderr come back.
 shift
 set -- $*
-[ $1 = peer_gate ] || { echo "rsh: found '$1', wanted peer_gate" >&2; exit 64; }
+[ $1 = /usr/local/sbin/peer_gate ] || { echo "rsh: found '$1', wanted /usr/local/sbin/peer_gate" >&2; exit 64; }
 shift
+[ $1 = --json ] && { json=$1; shift; }
 held=$(ip -brief addr show | grep -q '10\\.1\\.0\\.1/' && echo up || echo gone)
 case $1 in acquire) echo "rsh acquire ready" >> {root}/journal ;; *) echo "rsh $*" >> {root}/journal ;; esac
 for broken in {root}/broken/rsh-$1 {root}/broken/rsh-$1-$(grep -c "^rsh $1 " {root}/journal); do
@@ -65,10 +67,11 @@ if [ $1 = acquire ]; then
     phase=$(sed -n 's/.*"phase": "\\(.*\\)".*/\\1/p' {groups}/serv1.json)
     echo "rsh acquire $word: the address is $held, the record says $phase" >> {root}/journal
     if [ -e {root}/broken/go ]; then . {root}/broken/go; fi
-    (echo $word) | {enter} {gate} --node serv1 "$@"
-    exit
+    (echo $word) | {enter} {gate} --node serv1 $json "$@" 2>/dev/null
+    exit 0
 fi
-exec {enter} {gate} --node serv1 "$@"
+{enter} {gate} --node serv1 $json "$@" 2>/dev/null
+exit 0
 """
 
 ENTER = """#!/bin/sh

@@ -197,6 +197,9 @@ def test_three_nodes_need_another_method(pair_files: "Box") -> None:
     )
     pair_files.edit("cluster.conf", "method = redundant_nic", "method = macvlan")
     assert list(config.load(str(pair_files.conf), "serv3").nodes) == ["serv1", "serv2", "serv3"]
+    pair_files.edit("cluster.conf", "remote_shell = ssh", "remote_shell = /usr/bin/rsh -4")
+    (problem,) = config.problems(str(pair_files.conf))
+    assert "[mirror] remote_shell: found '/usr/bin/rsh, -4'; allowed: ssh, with more than two nodes" in problem
 
 
 def test_two_stacks_and_a_further_network(pair_files: "Box") -> None:

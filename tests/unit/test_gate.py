@@ -117,6 +117,50 @@ def test_acquire_becomes_the_takeover(box: "Box", monkeypatch: pytest.MonkeyPatc
     assert argv[1:] == ["--config", pair.folder, "--on-go", "--handed-over", "7", "--pinned", "serv2"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "would"),
+    [
+        ("acquire serv2 7", "take serv2 from a node that has let go of it at epoch 7"),
+        ("pass smbd 3", "receive files of smbd from serv2, which holds serv1 at epoch 3"),
+        ("rsync smbd 3 plan --server --daemon .", "receive files of smbd from serv2, which holds serv1 at epoch 3"),
+    ],
+)
+def test_a_dry_run_begins_nothing(
+    pair: model.Config, box: "Box", monkeypatch: pytest.MonkeyPatch, asked: str, would: str
+) -> None:
+    for begin in ("execv", "execvp"):
+        monkeypatch.setattr(os, begin, lambda *_: pytest.fail("began"))
+    before = sorted(box.root.rglob("*"))
+    for options in (["--dry-run"], ["--node", "serv2", "--dry-run"]):
+        done = box.script("peer_gate", "--json", *options, *asked.split())
+        assert (done.returncode, done.stderr, json.loads(done.stdout)) == (0, "", {"would": [would]})
+    done = box.script("peer_gate", "--node", "serv2", "--dry-run", *asked.split())
+    assert (done.returncode, done.stdout) == (0, f"would {would}\n")
+    new = {path.name for path in box.root.rglob("*")} - {path.name for path in before}
+    assert new <= {"config.json"}
+
+
+def test_errors_and_answers_as_json(pair: model.Config, box: "Box") -> None:
+    """For remote shells that bring back neither an exit code nor stderr."""
+    for asked, code, error in (
+        ("status", 3, "the watchdog is not running here: nothing is known"),
+        ("ready serv9", 1, "no such group here: serv9"),
+        ("id", 77, "not a request of a node: 'id'"),
+    ):
+        done = box.script("peer_gate", "--json", *asked.split())
+        assert (done.returncode, json.loads(done.stdout)) == (code, {"error": error, "exit": code})
+        assert done.stderr == f"peer_gate: {error}\n"
+    clock = json.loads(box.script("peer_gate", "--json", "clock").stdout)
+    assert abs(clock["clock"] - time.time()) < 60
+
+
+def test_over_rsh_an_error_is_one(pair: model.Config, box: "Box") -> None:
+    box.program("rsh", """echo '{"error": "it is loud", "exit": 77}'""")
+    own = pair._replace(mirror=pair.mirror._replace(remote_shell=("rsh",)))
+    answer = peer.ask(own, own.nodes["serv2"], ["ready", "serv1"], timeout=20)
+    assert (answer.code, answer.stdout, answer.stderr) == (77, "", "peer_gate: it is loud\n")
+
+
 # A hostile sender: it has the key, and says to the gate what it likes
 
 

@@ -58,7 +58,9 @@ def test_the_command_line_of_ssh(pair: model.Config) -> None:
 def test_the_command_line_of_rsh(pair: model.Config) -> None:
     node = pair.nodes["serv2"]
     own = pair._replace(mirror=pair.mirror._replace(remote_shell=("rsh",)))
-    assert peer.argv(own, node, ["clock"]) == ["rsh", node.networks[0].address.split("/")[0], "peer_gate", "clock"]
+    where = node.networks[0].address.split("/")[0]
+    assert peer.argv(own, node, ["clock"]) == ["rsh", where, paths.GATE, "--json", "clock"]
+    assert paths.GATE == "/usr/local/sbin/peer_gate", "the PATH that rshd gives a command has no sbin"
     assert not peer.connected(own, node)
 
 
@@ -116,8 +118,8 @@ def test_what_hangs_on_a_peer_that_is_no_longer_heard_fails_at_once(two: Two) ->
         peer.hang_up(settings, subject)
 
 
-def test_a_pass_over_rsh(two: Two) -> None:
-    """A stand-in for rsh; what it starts on serv2 is the real peer_gate, found on its PATH."""
+def test_a_pass_over_rsh(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for rsh, with the PATH of in.rshd; what it starts on serv2 is the real peer_gate."""
     binaries = two.top / "bin"
     binaries.mkdir()
     settings = " ".join(f"{name}={value}" for name, value in two.env.items())
@@ -125,10 +127,11 @@ def test_a_pass_over_rsh(two: Two) -> None:
         f'#!/bin/sh\nexec env {settings} {sys.executable} {ROOT}/scripts/peer_gate "$@"\n'
     )
     (binaries / "rsh").write_text(
-        f'#!/bin/sh\nshift\nexport PATH={binaries}:$PATH\nexec {" ".join(two.enter())} sh -c "$*"\n'
+        f'#!/bin/sh\nshift\nexport PATH=/usr/bin:/bin\n{" ".join(two.enter())} sh -c "$*"\nexit 0\n'
     )
     for each in binaries.iterdir():
         each.chmod(0o755)
+    monkeypatch.setattr(paths, "GATE", f"{binaries}/peer_gate")
     two.configure(shell=f"{binaries}/rsh")
     fill(two)
     assert tree(two.data) == tree(two.copy)

@@ -3,6 +3,7 @@
 Both nodes are real: their own network, their own folders, real passes, the real peer_gate and takeover over there.
 """
 
+import json
 import signal
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,16 @@ def test_the_order_of_a_hand_over(held: Site) -> None:
         "release-began",
         "release-done",
     ]
+
+
+def test_as_json(held: Site) -> None:
+    would = json.loads(held.run("release", "--json", "--dry-run", "serv1").stdout)
+    assert (would["group"], would["to"], would["released"]) == ("serv1", "serv2", False)
+    assert would["said"][1] == "would stop second, first" and as_before(held)
+    done = json.loads(held.run("release", "--json", "serv1").stdout)
+    assert (done["group"], done["to"], done["released"], done["unmirrored"]) == ("serv1", "serv2", True, [])
+    refused = json.loads(held.run("release", "--json", "serv1").stdout)
+    assert refused == {"error": "serv1 is not held here but by serv1: release it there", "exit": 77}
 
 
 def test_what_is_written_until_the_stop_is_there(held: Site) -> None:

@@ -144,6 +144,19 @@ def test_a_connection_that_breaks_is_said(near: Config) -> None:
     assert "broke" in answer.why
 
 
+def test_a_node_that_is_gone_without_a_word_is_noticed_by_the_kernel(near: Config) -> None:
+    """What it is good for takes a power cut: see tests/lab/test_administration.py."""
+    connection = remote.connect(near, near.nodes["serv2"])
+    try:
+        assert connection.transport
+        sock: socket.socket = connection.transport.sock
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15000
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5
+    finally:
+        connection.close()
+
+
 def test_all_are_asked_at_once(near: Config, tmp_path: Path) -> None:
     line = 'touch "$0"; until [ -e "$1" ]; do sleep 0.05; done'
     files = {"serv1": str(tmp_path / "one"), "serv2": str(tmp_path / "two")}

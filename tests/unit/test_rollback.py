@@ -46,7 +46,8 @@ class Copy:
     def argv(self, backup: str | None) -> list[str]:
         """The sender's options."""
         seen = self.service._replace(paths=("/data/",))
-        made = rsync.argv(seen, "", ["x"], 1, timeout=30, backup=("SET", backup) if backup else None, max_delete=10**6)
+        kept = ("SET", backup) if backup else None
+        made = rsync.argv(seen, "", ["x"], 1, gate="x", timeout=30, backup=kept, max_delete=10**6)
         options = made[: made.index("-e")]
         return [*options, "--", f"{self.source}/./data/", f"{self.target}/"]
 

@@ -133,7 +133,7 @@ def test_a_path_is_taken_literally_by_the_daemon_rules(tmp_path: Path, name: str
 
 def test_the_command_lines(box: "Box") -> None:
     made = service("/srv/a/", "/etc/one.conf")
-    plan = rsync.argv(made, "serv2", ["ssh", "-o", "A=b c"], 3, timeout=29.5)
+    plan = rsync.argv(made, "serv2", ["ssh", "-o", "A=b c"], 3, gate="peer_gate", timeout=29.5)
     assert "--dry-run" in plan
     assert "--backup" not in plan
     assert plan[-4:] == ["--", "/srv/a/", "/etc/one.conf", "serv2::data/"]
@@ -144,6 +144,7 @@ def test_the_command_lines(box: "Box") -> None:
         "serv2",
         ["ssh"],
         3,
+        gate="/usr/local/sbin/peer_gate",
         timeout=30,
         backup=("SET", "/b/SET/files"),
         max_delete=7,
@@ -151,6 +152,7 @@ def test_the_command_lines(box: "Box") -> None:
     )
     for word in ("--backup-dir=/b/SET/files", "--max-delete=7", "--delay-updates", "--bwlimit=100", "--whole-file"):
         assert word in real
+    assert "--rsync-path=/usr/local/sbin/peer_gate rsync data 3 SET" in real
     assert "--dry-run" not in real
 
 

@@ -31,6 +31,19 @@ def test_taken_by_hand(site: Site) -> None:
     assert site.told()[-1] == "takeover-done"
 
 
+def test_as_json(site: Site) -> None:
+    """What would be done, what was done, and that nothing was to be done: one object each."""
+    would = json.loads(site.run("takeover", "--json", "--dry-run", "serv2").stdout)
+    assert (would["group"], would["epoch"], would["taken"]) == ("serv2", 1, False)
+    assert "would start mail (command)" in would["said"] and not site.up("serv2") and site.journal() == []
+    done = json.loads(site.run("takeover", "--json", "serv2").stdout)
+    assert (done["group"], done["epoch"], done["taken"], done["failed"]) == ("serv2", 1, True, {})
+    assert done["verified"] == "10.1.0.254 answered"
+    again = json.loads(site.run("takeover", "--json", "serv2").stdout)
+    assert (again["epoch"], again["taken"], again["why"]) == (1, False, "held here already")
+    assert site.run("takeover", "--json", "--on-go", "serv2").returncode == 2
+
+
 def test_the_epoch_is_above_all_that_are_known(site: Site) -> None:
     ownership.write(ownership.Record("serv2", 7, "serv2"))
     site.see(heard=False, serv2={"epoch": 4, "holder": "serv2"})

@@ -22,8 +22,10 @@ from clusterd import (
     paths,
     rotation,
     run,
+    spread,
 )
 from clusterd.errors import FAILED, OK, ConfigError, Failed, Usage
+from clusterd.remote import Answer
 
 DESCRIPTION = """\
 Administer all nodes from any of them. Other nodes are reached over ssh as root, with your own keys; their host keys
@@ -86,8 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def cluster(options: Options) -> int:
     """Carry out the task that the command line names."""
     if options.list:
-        made = parser()
-        for name, help_ in cli.commands(made):
+        listed = cli.commands(parser())
+        if options.json:
+            cli.answer(tasks=dict(listed))
+            return OK
+        for name, help_ in listed:
             print(f"{name:10}  {help_}")
         return OK
     if options.task is None:
@@ -111,6 +116,7 @@ def status(options: Options) -> int:
 def check(options: Options) -> int:
     """Check the configuration here: every problem, not only the first."""
     problems = config.problems(options.config)
+    cli.answer(problems=problems)
     for problem in problems[1:]:
         print(problem, file=sys.stderr)
     if problems:
@@ -118,6 +124,10 @@ def check(options: Options) -> int:
     settings = config.load(options.config)
     configtrust.check_folders()
     unfinished = len(keyfile.read(settings).secrets) > 1
+    if options.json:
+        names = {"nodes": list(settings.nodes), "services": list(settings.services)}
+        cli.answer(problems=[], rotation_unfinished=unfinished, **names)
+        return OK
     if unfinished:
         print(f"{options.config}: a rotation of the key is not finished: cluster rotate-key goes on with it")
     print(f"{options.config}: good: {', '.join(settings.nodes)}; {', '.join(settings.services) or 'no services'}")
@@ -128,25 +138,9 @@ def push(options: Options) -> int:
     """Copy the configuration to the other nodes, checked here and there."""
     check(options)
     settings = config.load(options.config)
-    mine = handout.pack(settings.folder)
-    answers = fleet.everywhere(settings, fleet.own("give", options), settings.peers(), timeout=QUICK)
-    behind = []
-    for answer in answers:
-        if not answer.ok:
-            print(f"{answer.node}: {answer.text()}")
-            continue
-        changes = handout.compare(handout.read(answer.stdout), mine)
-        print(f"{answer.node}: {f'files that differ: {len(changes)}' if changes else 'the same already'}")
-        sys.stdout.writelines(change.text for change in changes)
-        if changes:
-            behind.append(settings.nodes[answer.node])
-    if behind and not (options.yes or run.dry_run):
-        fleet.confirm(f"Copy to {', '.join(node.name for node in behind)}?", "--yes")
-    argv = fleet.own("take", options)
-    stdin = json.dumps(mine).encode()
-    taken = fleet.everywhere(settings, argv, tuple(behind), timeout=QUICK, stdin=stdin, changes=True)
-    fleet.report(taken)
-    return OK if all(answer.ok for answer in (*answers, *taken)) else FAILED
+    nodes, done = spread.push(settings, options)
+    cli.answer(nodes=nodes)
+    return OK if done else FAILED
 
 
 def install(options: Options) -> int:
@@ -155,7 +149,7 @@ def install(options: Options) -> int:
     node = fleet.node(settings, options.node)
     if node.name == model.hostname():
         raise Usage(f"{node.name} is this node: run make install in the sources")
-    return fleet.report([fleet.install(settings, node)])
+    return _report(options, [fleet.install(settings, node)])
 
 
 def standby(options: Options) -> int:
@@ -163,8 +157,9 @@ def standby(options: Options) -> int:
     settings = config.load(options.config)
     node = fleet.node(settings, options.node)
     if node.name != model.hostname():
-        argv = fleet.own("standby", options, node.name, f"--reason={options.reason}")
-        return fleet.report([fleet.ask(settings, node, argv, timeout=LONG, changes=True)])
+        argv = fleet.own("standby", options, node.name, f"--reason={options.reason}", *_json(options))
+        return _report(options, [fleet.ask(settings, node, argv, timeout=LONG, changes=True)], as_json=True)
+    cli.answer(node=node.name, standby=True, reason=options.reason)
     aside.enter(settings, options.reason)
     return OK
 
@@ -174,8 +169,9 @@ def unstandby(options: Options) -> int:
     settings = config.load(options.config)
     node = fleet.node(settings, options.node)
     if node.name != model.hostname():
-        argv = fleet.own("unstandby", options, node.name)
-        return fleet.report([fleet.ask(settings, node, argv, timeout=QUICK, changes=True)])
+        argv = fleet.own("unstandby", options, node.name, *_json(options))
+        return _report(options, [fleet.ask(settings, node, argv, timeout=QUICK, changes=True)], as_json=True)
+    cli.answer(node=node.name, standby=False)
     aside.leave(settings)
     return OK
 
@@ -186,10 +182,11 @@ def move(options: Options) -> int:
     node = fleet.node(settings, options.node)
     holder = fleet.holders(settings, options, {options.group})[options.group]
     if holder == node:
+        cli.answer(nodes={})
         print(f"{options.group}: {node.name} holds it already")
         return OK
-    argv = ("release", "--config", settings.folder, options.group, "--to", node.name)
-    return fleet.report([fleet.ask(settings, holder, argv, timeout=LONG, changes=True)])
+    argv = ("release", "--config", settings.folder, *_json(options), options.group, "--to", node.name)
+    return _report(options, [fleet.ask(settings, holder, argv, timeout=LONG, changes=True)], as_json=True)
 
 
 def power(options: Options) -> int:
@@ -206,6 +203,9 @@ def power(options: Options) -> int:
     said = fence.by_hand(settings, node, options.action)
     if options.action in fence.CHANGES and not run.dry_run:
         log.event("fenced-by-hand", f"{node.name}: {said}", level="warning", peer=node.name)
+    if options.json:
+        cli.answer(node=node.name, action=options.action, power=said)
+        return OK
     print(f"{node.name}: {said}")
     return OK
 
@@ -219,19 +219,22 @@ def mirror(options: Options) -> int:
     if unknown or not wanted:
         raise Usage(f"{', '.join(unknown) or 'which service?'}: there are {', '.join(mirrored)}; or --all")
     holders = fleet.holders(settings, options, {settings.services[name].home for name in wanted})
-    return fleet.report(fleet.mirror(settings, {name: holders[settings.services[name].home] for name in wanted}))
+    on = {name: holders[settings.services[name].home] for name in wanted}
+    return _report(options, fleet.mirror(settings, on, *_json(options)), as_json=True)
 
 
 def rotate_key(options: Options) -> int:
     """Another secret for the heartbeats, in three steps; one that was interrupted goes on."""
     settings = config.load(options.config)
     if run.dry_run:
+        cli.answer(nodes=list(settings.nodes), replaced=False)
         print(f"would replace the key on {', '.join(settings.nodes)}, in three steps")
         return OK
     with lock.Lock("rotate-key").acquire():
         whole = rotation.rotate(settings, options)
     done = "the key was replaced" if whole else "the rotation that was under way is finished"
     log.event("key-rotated", f"{done} on {', '.join(settings.nodes)}", level="notice")
+    cli.answer(nodes=list(settings.nodes), replaced=whole)
     print(done)
     return OK
 
@@ -245,7 +248,8 @@ def keys(options: Options) -> int:
 def backups(options: Options) -> int:
     """List the backup sets of every node."""
     settings = config.load(options.config)
-    return fleet.report(fleet.everywhere(settings, ("purge_backups", "--config", settings.folder), timeout=QUICK))
+    argv = ("purge_backups", "--config", settings.folder, *_json(options))
+    return _report(options, fleet.everywhere(settings, argv, timeout=QUICK), as_json=True)
 
 
 def logs(options: Options) -> int:
@@ -260,9 +264,9 @@ def logs(options: Options) -> int:
                 continue  # a full disk cut it short
     events.sort(key=lambda event: str(event["time"]))
     if options.json:
-        cli.show_json(events)
-    else:
-        sys.stdout.writelines("{time} {node} {level} {event}: {text}\n".format(**event) for event in events)
+        cli.answer(events=events, unreachable={answer.node: answer.text() for answer in answers if not answer.ok})
+        return OK if all(answer.ok for answer in answers) else FAILED
+    sys.stdout.writelines("{time} {node} {level} {event}: {text}\n".format(**event) for event in events)
     return fleet.report([answer for answer in answers if not answer.ok])
 
 
@@ -273,7 +277,20 @@ def command(options: Options) -> int:
         raise Usage("which command?")
     line = " ".join(words)
     answers = fleet.everywhere(config.load(options.config), ("sh", "-c", line), timeout=LONG, changes=True)
-    return fleet.report(answers)
+    return _report(options, answers)
+
+
+def _json(options: Options) -> tuple[str, ...]:
+    """The option for a script on another node, if it was given here."""
+    return ("--json",) if options.json else ()
+
+
+def _report(options: Options, answers: Sequence[Answer], *, as_json: bool = False) -> int:
+    """What every node said, in lines or by node; `as_json`: what was asked has got `_json`."""
+    if not options.json:
+        return fleet.report(answers)
+    cli.answer(nodes={answer.node: answer.fact(as_json=as_json) for answer in answers})
+    return OK if all(answer.ok for answer in answers) else FAILED
 
 
 def facts(options: Options) -> int:

@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clusterd import cli, config, log, ownership, passes, paths, run, state
@@ -75,8 +75,9 @@ def mirror_service(options: argparse.Namespace) -> int:
     return max((code for _, code in outcomes), default=OK)
 
 
-def accept(chosen: Iterable[Service]) -> int:
+def accept(chosen: Sequence[Service]) -> int:
     """--accept-mounts: forget what the places were like; the next pass looks at them as for the first time."""
+    cli.answer(accepted=[] if run.dry_run else [service.name for service in chosen])
     for service in chosen:
         if run.dry_run:
             print(f"would forget: {', '.join(passes.read(service.name).places)}")
@@ -144,6 +145,7 @@ def due(settings: Config) -> int:
     """--due: a pass of every service that is held here and whose time has come, `parallel` at once; quiet."""
     from clusterd import notify
 
+    cli.answer(mirrored={})
     if ownership.standby():
         return OK
     now = time.time()
@@ -152,16 +154,18 @@ def due(settings: Config) -> int:
         for service in waiting:
             print(f"would mirror {service.name}")
         return OK
-    running: list[subprocess.Popen[bytes]] = []
-    codes: list[int] = []
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    codes: dict[str, int] = {}
     while waiting or running:
         while waiting and len(running) < settings.mirror.parallel:
-            running.append(_start(settings, waiting.pop(0)))
+            service = waiting.pop(0)
+            running[service.name] = _start(settings, service)
         time.sleep(0.02)
-        codes += [code for process in running if (code := process.poll()) is not None]
-        running = [process for process in running if process.returncode is None]
+        codes |= {name: code for name, process in running.items() if (code := process.poll()) is not None}
+        running = {name: process for name, process in running.items() if process.returncode is None}
     notify.retry(settings)
-    return FAILED if any(codes) else OK
+    cli.answer(mirrored=codes)
+    return FAILED if any(codes.values()) else OK
 
 
 def _is_due(service: Service, now: float) -> bool:

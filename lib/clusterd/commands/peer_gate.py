@@ -1,5 +1,6 @@
 """peer_gate: the forced command of the nodes' ssh key; see clusterd.gate."""
 
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 What the nodes may ask of each other, and nothing else. It stands in root's authorized_keys as the forced command of
 each node's key, and takes the request from SSH_ORIGINAL_COMMAND; with rsh the request is its arguments. Requests:
-pass, rsync, acquire, ready, status, clock."""
+pass, rsync, acquire, ready, status, clock. With --dry-run the first three only say what they would begin."""
 EPILOG = """\
 in /root/.ssh/authorized_keys, on one line:
   command="/usr/local/sbin/peer_gate --node serv2",restrict ssh-ed25519 AAAA… root@serv2"""
@@ -37,40 +38,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.program = "peer_gate"
     signal.signal(signal.SIGTERM, _terminate)
     os.umask(0o022)
+    as_json = False
     try:
         words, request = _request(argv)
+        as_json = request.as_json
         code = gate.handle(words, request)
         sys.stdout.flush()
         return code
     except ClusterdError as error:
-        print(f"peer_gate: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        return _complain(str(error), error.exit_code, as_json)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"peer_gate: {where}{error.strerror or error}", file=sys.stderr, flush=True)
-        return FAILED
+        return _complain(f"{where}{error.strerror or error}", FAILED, as_json)
+
+
+def _complain(text: str, code: int, as_json: bool) -> int:
+    """Say what is wrong, also in one line of JSON on stdout: not every remote shell brings the rest back."""
+    print(f"peer_gate: {text}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps({"error": text, "exit": code}), flush=True)
+    return code
 
 
 def _request(argv: list[str]) -> tuple[list[str], gate.Request]:
     """What is asked, and by whom. From ssh it is what the peer wrote; options are those of authorized_keys only."""
-    node, folder = "", paths.CONF
+    request = gate.Request("", paths.CONF)
     rest = list(argv)
-    while len(rest) > 1 and rest[0] in ("--node", "--config"):
-        if rest[0] == "--node":
-            node = rest[1]
+    while rest and rest[0] in ("--node", "--config", "--json", "--dry-run", "-v", "--verbose"):
+        option = rest.pop(0)
+        if option == "--json":
+            request = request._replace(as_json=True)
+        elif option == "--dry-run":
+            request = request._replace(dry_run=True)
+        elif option in ("-v", "--verbose"):
+            log.verbosity += 1
+        elif not rest:
+            parser().error(f"argument {option}: expected one argument")
+        elif option == "--node":
+            request = request._replace(node=rest.pop(0))
         else:
-            folder = rest[1]
-        rest = rest[2:]
+            request = request._replace(folder=rest.pop(0))
     asked = os.environ.pop("SSH_ORIGINAL_COMMAND", None)
     if asked is not None:
-        return _split(asked), gate.Request(node, folder)
-    if node and not rest:
+        return _split(asked), request
+    if request.node and not rest:
         print("peer_gate: no shell here: this key is for the nodes' own requests", file=sys.stderr)
         raise SystemExit(NOT_PERMITTED)
     if not rest or rest[0].startswith("-"):
         options = parser().parse_args(argv)
-        return options.words, gate.Request(options.node, options.config)
-    return rest, gate.Request(node, folder)
+        log.verbosity = options.verbose
+        return options.words, gate.Request(options.node, options.config, options.json, options.dry_run)
+    return rest, request
 
 
 def _split(text: str) -> list[str]:

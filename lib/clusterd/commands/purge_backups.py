@@ -101,6 +101,9 @@ def confirm(chosen: list[Summary], as_json: bool) -> int:
     """--confirm: one after the other; one whose pass is running is passed over, and said so."""
     who = os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or f"uid {os.getuid()}"
     done, code = [], OK
+    if run.dry_run and as_json:
+        cli.show_json({"would_confirm": [one.set for one in chosen]})
+        return OK
     for one in chosen:
         if run.dry_run:
             print(f"would confirm: {one.set}")
@@ -123,7 +126,11 @@ def purge(options: argparse.Namespace) -> int:
     """--purge: delete what may go, close what crashes left open, remind of what nobody has looked at."""
     settings = config.load(options.config)
     if run.dry_run:
-        for one in _due(backups.every(), settings):
+        due = _due(backups.every(), settings)
+        if options.json:
+            cli.show_json({"would_delete": [one.set for one in due]})
+            return OK
+        for one in due:
             print(f"would delete: {one.set}")
         return OK
     with Lock("purge_backups"):

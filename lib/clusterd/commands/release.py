@@ -70,6 +70,7 @@ def _hand_over(settings: Config, group: Group, to: str, options: argparse.Namesp
     if not record.held_by(settings.me().name):
         raise NotPermitted(f"{group.name} is not held here but by {record.holder or 'nobody'}: release it there")
     if run.dry_run:
+        cli.answer(group=group.name, to=to, released=False)
         return _plan(settings, group, to)
     by_hand = not (options.failback or options.standby)
     cause = ownership.PERSON if options.person else ownership.PROGRAM
@@ -86,6 +87,7 @@ def _hand_over(settings: Config, group: Group, to: str, options: argparse.Namesp
     if options.standby and not already:
         notify.tell_detached(settings, "standby-entered", f"{settings.me().name}: {options.standby}")
     _tell(settings, handed, options.failback)
+    cli.answer(**handed._asdict(), released=True)
     print(f"{group.name}: {to} answers; {handed.down:.1f} s from the stop of the services here")
     return OK
 
@@ -122,6 +124,7 @@ def _let_go(settings: Config, group: Group, why: str) -> int:
     if stuck:
         raise Failed(f"{group.name}: {', '.join(outcome.service for outcome in stuck)} did not stop")
     log.event("let-go", f"{group.name}: services stopped, address dropped ({why})", group=group.name)
+    cli.answer(group=group.name, released=True, stopped=[service.name for service in group.services])
     return OK
 
 

@@ -56,6 +56,8 @@ def takeover(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     if options.group not in settings.nodes:
         raise Usage(f"{options.group}: no such group; there are {', '.join(settings.nodes)}")
+    if options.on_go and options.json:
+        raise Usage("--on-go answers in lines: it goes without --json")
     group = settings.group(options.group)
     told = None
     if options.on_go:
@@ -71,8 +73,10 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     epoch, why = _epoch(settings, group, options, told)
     if epoch == record.epoch and record.phase == ownership.HELD and not options.resume:
         log.debug(f"{group.name} is held here already")
+        cli.answer(group=group.name, epoch=epoch, taken=False, why="held here already")
         return OK
     if run.dry_run:
+        cli.answer(group=group.name, epoch=epoch, taken=False, why=why)
         return _plan(settings, group, epoch)
     log.event("takeover-began", f"{group.name}: {why}", group=group.name, epoch=epoch)
     fenced: tuple[str, ...] = ()
@@ -98,7 +102,20 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     news = not (options.resume or fresh_start) and options.handed_over is None
     acquire.tell(settings, taken, why, news=news)
     evidence.switch_on(settings, fenced)
+    _answer(taken, why)
     return FAILED if taken.failed and by_hand else OK
+
+
+def _answer(taken: acquire.Taken, why: str) -> None:
+    cli.answer(
+        group=taken.group,
+        epoch=taken.epoch,
+        taken=True,
+        why=why,
+        verified=taken.verified,
+        failed={outcome.service: outcome.text for outcome in taken.failed},
+        files=list(taken.freshness),
+    )
 
 
 def _epoch(settings: Config, group: Group, options: argparse.Namespace, told: Order | None) -> tuple[int, str]:

@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def watchdog(options: argparse.Namespace) -> int:
     """Supervise the loop until SIGTERM; 0 as well if another watchdog is at it."""
+    cli.answer(running=held("watchdog"), started=False)
     if run.dry_run:
         print(f"would watch {', '.join(peer.name for peer in config.load(options.config).peers())}")
         return OK
@@ -67,6 +68,7 @@ def watchdog(options: argparse.Namespace) -> int:
         for problem in network.prepare(settings):
             log.event("network-not-ready", problem, level="error")
         log.event("watchdog-started", f"watching {', '.join(peer.name for peer in settings.peers())}")
+        cli.answer(running=False, started=True)
         again = _supervise(settings, keys, clean)
     if again:
         _start_again()
