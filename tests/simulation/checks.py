@@ -44,7 +44,7 @@ class Checks:
         """When the watchdog was last seen not to run."""
         self.doubles: dict[tuple[str, str, str], float] = {}
         """Groups with two holders now, and who these are, and since when these can talk to each other."""
-        self.exceptions: dict[str, int] = {"split": 0, "hung": 0}
+        self.exceptions: dict[str, int] = {"split": 0, "hung": 0, "clock": 0}
         self.doubled = 0.0
         """Seconds of two holders, in exceptions."""
         self.moves = 0
@@ -62,6 +62,8 @@ class Checks:
         """Something was written to a disk."""
         if path == paths.STANDBY:
             self.standby_at.setdefault(machine.name, self.world.clock.now)
+        if path == paths.SETBACKS:
+            machine.unnoted_since = None
         if not path.startswith(paths.GROUPS):
             return
         group = fact["group"]
@@ -197,7 +199,7 @@ class Checks:
         """
         rules = self.world.settings
         first, last = min(heard.values()), max(heard.values())
-        if rules.nodes == PAIR or first < self.world.machines[name].booted_at or last - first > UNHELD:
+        if rules.nodes == PAIR or first < self.world.machines[name].clocks.booted_at or last - first > UNHELD:
             return False
         patient = rules.start_alone == "never" or at - first < max(rules.dead_after, rules.wait_for_peer)
         return at - last > rules.isolated_after and patient

@@ -11,7 +11,6 @@ from clusterd.conditions import Condition
 from clusterd.network import Place
 from clusterd.word import Word
 from simulation import present
-from simulation.files import EPOCH
 
 
 class Path:
@@ -89,11 +88,11 @@ class Keeper:
         self.was_trouble = False
 
     def renew(self, places: Iterable[Place]) -> None:
-        machine, now = self.machine, present.world.clock.now
+        machine, now, lot = self.machine, present.world.clock.now, present.world.clock.random
         self.was_trouble = self.trouble
         for where in places:
             if machine.has(where.group):
-                machine.kernel[where.group] = now + self.seconds + 0.05 * present.world.clock.random.random()
+                machine.kernel[where.group] = now + machine.clocks.lasts(self.seconds) + 0.05 * lot.random()
             else:
                 self.trouble = True
 
@@ -154,15 +153,16 @@ class Clock:
 
     @staticmethod
     def time() -> float:
-        return EPOCH + present.world.clock.now
+        return present.world.here().clocks.wall(present.world.clock.now)
 
     @staticmethod
     def monotonic() -> float:
-        return present.world.clock.now
+        return present.world.here().now()
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        present.world.spend(seconds, seconds)
+        really = present.world.here().clocks.lasts(seconds)
+        present.world.spend(really, really)
 
 
 class Pool:

@@ -35,6 +35,7 @@ from clusterd import (
     peers,
     rollback,
     services,
+    setback,
     state,
     steward,
     view,
@@ -115,7 +116,7 @@ def _mark_sure(at: float) -> None:
 def _raise_group(config: Config, where: Place) -> None:
     present.world.spend(0.01, 0.06)
     machine = present.world.here()
-    machine.kernel[where.group] = present.world.clock.now + config.failover.lease
+    machine.kernel[where.group] = present.world.clock.now + machine.clocks.lasts(config.failover.lease)
     present.world.checks.up(machine, where.group)
     present.world.trace(machine.name, f"{where.group} is up")
     present.world.spend(0.001, 0.01)
@@ -255,6 +256,7 @@ REPLACED: list[tuple[object, str, object]] = [
             passes,
             peers,
             release,
+            setback,
             view,
             watch,
         )

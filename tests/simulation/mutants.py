@@ -25,6 +25,7 @@ from clusterd.actions import Resume
 from clusterd.model import Config, Group, Node
 from clusterd.ownership import Record
 from clusterd.picture import Me, Own, Peer, Rules
+from clusterd.setback import Moment
 from simulation import devices, present
 
 
@@ -103,12 +104,12 @@ def _start_alone_anyhow(rules: Rules, *rest: Any) -> Peer:
     return _COUNT(rules._replace(start_alone="any"), *rest)
 
 
-def _sent_to_anybody(self: passes.Record, _node: str) -> float | None:
+def _sent_to_anybody(self: passes.Record, _node: str) -> Moment | None:
     sent = self.last_sent()
-    return max((since for since in (self.held and self.held.since, sent and sent.began) if since), default=None)
+    return _ALONE(self, sent.node if sent else "")
 
 
-_COUNT = quorum._count
+_COUNT, _ALONE = quorum._count, passes.Record.alone_since
 _LOST, _QUESTIONS, _DECIDE = verdict._lost, picture.questions, verdict.decide
 _LATEST, _COPY = picture.latest, handover.copy
 
@@ -209,6 +210,12 @@ MUTANTS = (
         etcd=True,
     ),
     Mutant("forgets that it was the holder", ((passes, "hold", lambda *_: None),), ("power",)),
+    Mutant(
+        "goes by file times although the clock was set back",
+        ((Moment, "earliest", lambda moment: moment.at),),
+        ("clock jumps", "power"),
+        True,
+    ),
     Mutant("goes on receiving while it serves", ((rollback, "settle", lambda _service: None),), ("freeze",)),
     Mutant(
         "three: takes what it cannot hear and another can",
