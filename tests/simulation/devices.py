@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from clusterd import arp
+from clusterd.actions import Action
 from clusterd.conditions import Condition
 from clusterd.network import Place
 from clusterd.word import Word
@@ -134,13 +135,15 @@ class Teller:
 
     def conditions(self, found: tuple[Condition, ...], _now: float) -> list[Condition]:
         """Returns what has begun: of peers that are not heard, the rest is of no consequence here."""
+        present.world.here().told = {(condition.name, condition.subject) for condition in found}
         silent = [condition for condition in found if condition.name == "peer-dead"]
         news = [condition for condition in silent if condition.subject not in self.dead]
         self.dead = {condition.subject for condition in silent}
         return news
 
-    def decided(self, action: object) -> None:
+    def decided(self, action: Action) -> None:
         present.world.trace(present.world.here().name, f"decided {action}")
+        present.world.checks.duties.decided(present.world.here(), action)
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_, **__: None

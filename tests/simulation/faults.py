@@ -52,10 +52,10 @@ def settings(rng: random.Random, nodes: int) -> Settings:
     )
 
 
-def fenced(seed: int, settings: Settings) -> Settings:
+def fenced(seed: int, settings: Settings, *, always: bool = False) -> Settings:
     """One cluster in four has a fence agent; of the others nothing changes."""
     lot = random.Random(f"fence {seed}")
-    if lot.random() > FENCED:
+    if lot.random() > FENCED and not always:
         return settings
     return settings._replace(agent=lot.choice(("works", "fails")), delay=lot.choice((0.0, 1.0)))
 

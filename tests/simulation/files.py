@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from clusterd import ownership
+from simulation.checks import CLOCK
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
@@ -123,7 +124,7 @@ class Files:
             here = where == receiver.name and when > before
             if here and version not in new and version not in copy.found and version not in kept:
                 if any(name == where and since <= when <= until for name, since, until in self.in_doubt):
-                    self.world.checks.exceptions["clock"] += 1
+                    self.world.checks.exceptions[CLOCK] += 1
                     continue
                 text = f"a pass from {sender.name} replaces files of {group} that only {receiver.name} had"
                 self.world.violated(f"{text}, and nobody is told")

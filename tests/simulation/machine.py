@@ -36,6 +36,12 @@ class Machine:
         self.unnoted_since: float | None = None
         """When its wall clock was set back, and nobody has noted that yet."""
         self.disk: dict[str, Any] = {}
+        self.told: set[tuple[str, str]] = set()
+        """What its watchdog tells a person now: condition and subject."""
+        self.failed: dict[str, float] = {}
+        """When a script of its watchdog last failed, by group."""
+        self.clean = False
+        """Its watchdog was stopped in order before, with nothing held."""
         self.stamps: dict[str, int] = {}
         self.kernel: dict[str, float] = {}
         """When the lease of a group's address ends."""
@@ -202,6 +208,9 @@ class Loop:
         self.working = False
         self.wake_at = float("inf")
         machine.loop = self
+        machine.clean = clean
+        machine.told = set()
+        machine.failed = {}
         self.watch = self.sim.on(machine, lambda: Watch(self.sim.config, Keys(b""), clean=clean))
         self.turn_at = self.sim.clock.now
         self.wake(self.sim.clock.now)

@@ -150,6 +150,7 @@ def fence(world: "World", node: Node, action: str) -> run.Result:
     if fails and lot < 0.3:
         return run.Result(("fence",), 1, None, False, "", "no answer")
     if action == "off" and not (fails and lot < 0.5):  # else it lies
+        world.checks.duties.fences(world.here(), there)
         world.clock.at(world.clock.now, there.power_off)
         world.clock.at(world.clock.now + world.clock.random.uniform(1.0, 8.0), there.power_on)  # by a person
         world.spend(0.01, 0.3)
