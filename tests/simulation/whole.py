@@ -47,6 +47,8 @@ def _copy(world: "World", group: str, holder: "Machine", other: "Machine") -> st
     """What is wrong with a group at a node that does not hold it."""
     if other.has(group) or other.serving.get(group):
         return f"{group}: {holder.name} holds it, {other.name} serves it, too"
+    if paths.STANDBY in holder.disk:
+        return ""  # from a node in standby, which serves on because nobody else is to, there are no passes
     if world.clock.now - world.files.copied_at.get((other.name, group), 0.0) > MIRRORED:
         return f"{group}: {holder.name} serves it, and {other.name} has no pass of it"
     return ""
