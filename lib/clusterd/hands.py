@@ -31,7 +31,9 @@ class Hands:
             case actions.Acquire(group, epoch, why):
                 self.crew.takeover(group, epoch, why, unheard)
             case actions.HandOver(group, to, why):
-                self.crew.start("release", group, f"--to={to}", f"--standby={why}")
+                # A person may lift the lock while it is handed over: then no other one is set.
+                standby = "--in-standby" if self.estate.standby else f"--standby={why}"
+                self.crew.start("release", group, f"--to={to}", standby)
             case actions.Failback(group, to):
                 self.crew.start("release", group, f"--to={to}", "--failback")
             case actions.EnterStandby(why):

@@ -17,6 +17,7 @@ from clusterd.beneath import Opened
 from clusterd.errors import Busy, Failed
 from clusterd.model import Service
 from clusterd.passes import Record, Unfinished
+from clusterd.setback import Moment
 
 PATIENCE = 5.0
 """Seconds that an earlier pass, or its rsync, gets to end."""
@@ -56,6 +57,7 @@ def tidy(service: Service, record: Record) -> Record:
     """Remove the temporary files of a cut pass: every other file is whole, the old one or the new one."""
     cut = record.unfinished
     assert cut is not None
+    # After a setback of the clock something may stay, until a pass is complete; what a user made before never goes.
     since = cut.began - _LAG
     doubtful = {}
     with Opened() as opened:
@@ -83,6 +85,7 @@ def spare(cut: Unfinished) -> None:
     one more name of the very file, which the service is going to change.
     """
     below = backups.files_folder(cut.set)
+    since = Moment(cut.began, cut.setbacks).earliest() - passes.TICK
     with Opened() as tree, Opened() as store:
         for path, kept in list(store.walk(os.path.realpath(below))):
             inside = path[len(os.path.realpath(below)) :]
@@ -90,7 +93,7 @@ def spare(cut: Unfinished) -> None:
             if about is None or not stat.S_ISREG(about.st_mode):
                 continue
             itself = (about.st_dev, about.st_ino) == (kept.st_dev, kept.st_ino)
-            if itself or (about.st_dev != kept.st_dev and about.st_ctime < cut.began - passes.TICK):
+            if itself or (about.st_dev != kept.st_dev and about.st_ctime < since):
                 fd, name = store.above(path)
                 os.unlink(name, dir_fd=fd)
 

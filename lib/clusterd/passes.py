@@ -1,14 +1,15 @@
 """What is known of the passes of each service, on disk: the last complete one in each direction, and one that was cut.
 
-All times are wall clocks of the node that keeps the record.
+All times are wall clocks of the node that keeps the record; `setbacks` beside one: see setback.py.
 """
 
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from clusterd import paths, state
+from clusterd import paths, setback, state
 from clusterd.errors import Failed
+from clusterd.setback import Moment
 
 TICK = 0.2
 """Seconds before the time of a pass that count as in it: file times are those of the kernel's last tick."""
@@ -25,6 +26,7 @@ class Done(NamedTuple):
     ended: float
     entries: int
     """Files, folders and all else that was seen in the source."""
+    setbacks: int = 0
 
 
 ROLLED_BACK = "rolled back"
@@ -58,6 +60,7 @@ class Unfinished(NamedTuple):
     """ROLLED_BACK: when the pass began that is served; None: it is what this node itself had held before."""
     kept: str = ""
     """ROLLED_BACK: the backup set of what the cut pass had brought; "" if there was nothing."""
+    setbacks: int = 0
 
     def sets(self) -> tuple[str, ...]:
         """All backup sets since the last complete pass, the oldest first."""
@@ -88,6 +91,11 @@ class Held(NamedTuple):
     epoch: int
     since: float
     """What was written since then may be on this node only."""
+    setbacks: int = 0
+    first: int = 0
+    """The epoch that it had then. A pass with that one or a higher one is later, whatever the clocks say."""
+    yielded: bool = False
+    """A pass to here has been complete since: nothing is on this node only any more."""
 
 
 class Record(NamedTuple):
@@ -142,13 +150,14 @@ class Record(NamedTuple):
             return False
         if received is None or received.epoch < mine:
             return True
-        return received.epoch == mine and (held is None or received.began < held.since)
+        return received.epoch == mine and (held is None or not held.yielded)
 
-    def alone_since(self, node: str) -> float | None:
+    def alone_since(self, node: str) -> Moment | None:
         """From when on what was written here may not be on `node`; None if this was never the holder."""
-        sent = self.sent.get(node)
-        known = [since for since in (self.held and self.held.since, sent and sent.began) if since is not None]
-        return max(known, default=None)
+        held, sent = self.held, self.sent.get(node)
+        if sent and (held is None or sent.epoch >= held.first):
+            return Moment(sent.began, sent.setbacks)
+        return Moment(held.since, held.setbacks) if held else None
 
 
 def path(service: str) -> str:
@@ -208,8 +217,11 @@ def hold(service: str, epoch: int) -> None:
     if record.held and record.held.epoch >= epoch:
         return
     received_since = record.received is not None and mine is not None and record.received.epoch > mine
-    since = record.held.since if record.held and not received_since else time.time()
-    write(record._replace(held=Held(epoch, since), returned=None))
+    if record.held and not (received_since or record.held.yielded):
+        held = record.held._replace(epoch=epoch)
+    else:
+        held = Held(epoch, *setback.now(), epoch)
+    write(record._replace(held=held, returned=None))
 
 
 def complete_sent(record: Record, done: Done, places: dict[str, Place]) -> Record:
@@ -219,7 +231,8 @@ def complete_sent(record: Record, done: Done, places: dict[str, Place]) -> Recor
 
 def complete_received(record: Record, done: Done, places: dict[str, Place]) -> Record:
     """A pass from `done.node` to here is complete."""
-    return write(record._replace(received=done, unfinished=None, places=places, returned=None))
+    held = record.held and record.held._replace(yielded=True)
+    return write(record._replace(received=done, unfinished=None, places=places, returned=None, held=held))
 
 
 def freshness(service: str) -> tuple[float, bool] | None:
@@ -251,10 +264,10 @@ def started(service: str) -> float:
     return float(fact["began"]) if fact else 0.0
 
 
-def start(service: str) -> float:
+def start(service: str) -> Moment:
     """Note that a pass begins here, now; returns the time."""
-    now = time.time()
-    state.write(_started(service), {"began": now}, durable=False)
+    now = setback.now()
+    state.write(_started(service), {"began": now.at}, durable=False)
     return now
 
 

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from clusterd import asked, backups, daemon, generation, guards, lock, log, model, passes, run, strays
+from clusterd import asked, backups, daemon, generation, guards, lock, log, model, passes, run, setback, strays
 from clusterd.channel import Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
 from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy, walk
 from clusterd.model import Config, Service
 from clusterd.passes import Done, Record, Returned, Unfinished
+from clusterd.setback import Moment
 
 SYNC = 3600
 """Seconds that writing everything to the disk may take."""
@@ -29,7 +30,7 @@ class Session:
         self.node = node
         self.epoch = epoch
         self.channel = channel
-        self.began = time.time()
+        self.began = setback.now()
         self.set = ""
         self.found: tuple[tuple[str, bool], ...] | None = None
         self.record = Record(service.name)
@@ -87,7 +88,8 @@ class Session:
 
     def _look(self) -> dict[str, Any]:
         """What is in the tree: how much, and on the way back, what only this node has."""
-        since = self._since()
+        moment = self._since()
+        since = None if moment is None else moment.earliest() - passes.TICK
         count, found = 0, []
         for path, about in walk(self.service):
             count += 1
@@ -95,14 +97,13 @@ class Session:
                 found.append(path)
         if self.record.returned:
             self.found = self.record.returned.unmirrored
-        elif since is not None:
-            self.found = tuple(_with_age(found, since))
+        elif moment is not None:
+            self.found = tuple(_with_age(found, moment.at - passes.TICK))
         return {"count": count, "unmirrored": self.found or ()}
 
-    def _since(self) -> float | None:
+    def _since(self) -> Moment | None:
         """From when on what was written here may never have been mirrored; None if this is no return."""
-        since = self.record.alone_since(self.node) if self.record.returns(self.epoch) else None
-        return None if since is None else since - passes.TICK
+        return self.record.alone_since(self.node) if self.record.returns(self.epoch) else None
 
     def _begin(self, message: dict[str, Any]) -> dict[str, Any]:
         """The pass is going to change files: keep what it replaces, and know after a crash that it was cut."""
@@ -112,6 +113,7 @@ class Session:
         if self._since() is not None and self.found is None:
             self._look()
         earlier, listing = self._generation()
+        began = setback.now()
         set_id = backups.create(self.service.name, self.node, self.epoch)
         backups.note(set_id, unmirrored=[path for path, _ in self.found or ()], both=said.both)
         backups.keep_folders(set_id, said.folders)
@@ -120,12 +122,13 @@ class Session:
                 unfinished=Unfinished(
                     self.node,
                     self.epoch,
-                    time.time(),
+                    began.at,
                     set_id,
                     above=above(self.service),
                     named=tuple(said.named),
                     earlier=earlier,
                     listing=listing,
+                    setbacks=began.setbacks,
                 ),
                 returned=Returned(self.epoch, self.found) if self.found is not None else self.record.returned,
             )
@@ -171,7 +174,7 @@ class Session:
                 run.check(("sync", "-f", guards.existing(path)), timeout=SYNC)
         answer = self._close(said)
         if said.complete:
-            done = Done(self.node, self.epoch, self.began, time.time(), said.entries)
+            done = Done(self.node, self.epoch, self.began.at, time.time(), said.entries, self.began.setbacks)
             self.record = passes.complete_received(self.record, done, places)
             generation.drop(self.service.name)
         return answer

@@ -9,6 +9,7 @@ from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Config, Node, Service
 from clusterd.passes import Done, Place
 from clusterd.sender import Control, Run
+from clusterd.setback import Moment
 
 SLACK = 10
 """Deletions beyond the plan that are let through: files go while a pass runs."""
@@ -261,7 +262,7 @@ class Pass:
         if received is None:
             return []
         # What a roll back has put back since was changed by nobody.
-        since = max(received.ended, cut.decided if cut else 0.0)
+        since = Moment(max(received.ended, cut.decided if cut else 0.0), received.setbacks).earliest()
         found = []
         for path, old in control.unmirrored.items():
             try:
@@ -277,7 +278,8 @@ class Pass:
         return max(0, made.output.entries - len(rsync.above(self.service.paths)))
 
     def _remember(self, made: Run) -> None:
-        done = Done(self.node.name, self.epoch, self.began, time.time(), self._entries(made))
+        entries, (began, setbacks) = self._entries(made), self.began
+        done = Done(self.node.name, self.epoch, began, time.time(), entries, setbacks)
         passes.complete_sent(self.record, done, self.places)
 
     def _report(self, ok: bool, **facts: object) -> Report:

@@ -64,6 +64,8 @@ class View(NamedTuple):
     groups granted here."""
     door: dict[str, Any] | None = None
     """What the watchdog's next loop has to know of the datagrams that this one has heard (heartbeat.Doorkeeper)."""
+    clock: float = 0.0
+    """The wall clock, at `written`."""
 
     def outnumbered(self) -> bool:
         """Whether fewer than half of the nodes that count are heard; never in a pair."""

@@ -10,20 +10,7 @@ import signal
 import time
 from functools import partial
 
-from clusterd import (
-    arbiter,
-    grant,
-    heartbeat,
-    keyfile,
-    log,
-    model,
-    paths,
-    picture,
-    reach,
-    state,
-    verdict,
-    view,
-)
+from clusterd import arbiter, grant, heartbeat, log, model, paths, picture, reach, setback, state, verdict, view
 from clusterd.actions import Acquire
 from clusterd.arp import Socket
 from clusterd.conditions import SILENT
@@ -31,6 +18,7 @@ from clusterd.config import stamp_of
 from clusterd.crew import Crew
 from clusterd.estate import Estate
 from clusterd.hands import Hands
+from clusterd.keyfile import Keys
 from clusterd.peer import hang_up
 from clusterd.peers import Peers, open_paths, rules_of
 from clusterd.picture import Me
@@ -55,7 +43,7 @@ ORPHANED = 65
 class Watch:
     """One node's watching, from its start to its end."""
 
-    def __init__(self, config: model.Config, keys: keyfile.Keys, *, clean: bool) -> None:
+    def __init__(self, config: model.Config, keys: Keys, *, clean: bool) -> None:
         self.config = config
         self.rules = rules_of(config)
         self.name = config.me().name
@@ -66,10 +54,12 @@ class Watch:
         self.crew = Crew(config.folder)
         self.teller = Teller(config, self.worker)
         self.dog = Dog(config.me(), self.teller.no_device)
+        self.witness = setback.Witness(None)
         self.asks: dict[str, int] = {}
         self.peers = Peers(config)
         old = view.read(stale=True)
         if old:
+            self.witness = setback.Witness((old.clock, old.written))
             self.peers.remember(old)
             self.peers.excuse(self.rules, old.written, self.started)
         self.estate = Estate(config, self.worker)
@@ -121,6 +111,8 @@ class Watch:
         if now - self.last_turn > self.rules.isolated_after:
             self._paused(now)
         self.last_turn = now
+        if (back := self.witness.look()) is not None:
+            self.worker.do(partial(setback.note, back))
         beat = now >= self.next_beat
         if not (beat or news or self.peers.partly(self.rules, now)):
             return
@@ -283,6 +275,7 @@ class Watch:
                 boot=self.boot,
                 until=now + view.GOOD_FOR,
                 written=now,
+                clock=self.witness.wall(now),
                 standby=me.standby,
                 reach=me.reach,
                 asked=len(self.config.reference),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clusterd import ownership, paths
 from clusterd.picture import UNHELD
 from clusterd.reach import RECENT
+from simulation.duties import Duties
 from simulation.world import PAIR
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ LATE = 1.0
 """Seconds after which a takeover knows of a standby lock."""
 
 
+SPLIT, HUNG, ACT, CLOCK = "split", "hung", "act", "clock"
+"""The exceptions that docs/design.md states: both networks were split, and each half kept a reference host; the
+watchdog of the one that was cut off did not run, and its lease had not ended; the one that takes was stopped between
+its last look and the act. And one of the files: a clock was set back right before the power failed."""
+
+
 class Raised(NamedTuple):
     """An address that a script has put up."""
 
@@ -44,11 +51,12 @@ class Checks:
         """When the watchdog was last seen not to run."""
         self.doubles: dict[tuple[str, str, str], float] = {}
         """Groups with two holders now, and who these are, and since when these can talk to each other."""
-        self.exceptions: dict[str, int] = {"split": 0, "hung": 0}
+        self.exceptions = dict.fromkeys((SPLIT, HUNG, ACT, CLOCK), 0)
         self.doubled = 0.0
         """Seconds of two holders, in exceptions."""
         self.moves = 0
         self.pairs = list(itertools.combinations(world.machines.values(), 2))
+        self.duties = Duties(world)
         self._last = 0.0
         world.wrote = self.wrote
 
@@ -62,6 +70,8 @@ class Checks:
         """Something was written to a disk."""
         if path == paths.STANDBY:
             self.standby_at.setdefault(machine.name, self.world.clock.now)
+        if path == paths.SETBACKS:
+            machine.unnoted_since = None
         if not path.startswith(paths.GROUPS):
             return
         group = fact["group"]
@@ -71,6 +81,10 @@ class Checks:
         process = self.world.process
         if fact["phase"] == ownership.ACQUIRING and process and "--on-go" not in process.name:
             process.told()  # by hand: it has only now made sure
+        words = process.name.split() if process else []
+        handed = any(word.startswith("--handed") for word in words)
+        if fact["phase"] == ownership.ACQUIRING and "--on-go" in words and not handed:
+            self.duties.acquires(machine, group, before["holder"] if before else "")
         if fact["phase"] == ownership.ACQUIRING and paths.STANDBY in machine.disk:
             since = self.standby_at.get(machine.name, 0.0)
             takes_back = process is not None and process.name.startswith("release")
@@ -101,17 +115,18 @@ class Checks:
     def _two(self, group: str, first: "Machine", second: "Machine") -> None:
         """Both answer for the group."""
         world, now = self.world, self.world.clock.now
+        both = group, first.name, second.name
+        hear = world.talk(first, second) and first.listening() and second.listening()
+        if both in self.doubles and not hear:
+            self.doubles[both] = now
         if not world.cables.common(first.name, second.name):
             return
-        both = group, first.name, second.name
         if both not in self.doubles:
             self.doubles[both] = now
             self._judge(group, first, second)
         else:
             self.doubled += now - self._last
-        if not (world.talk(first, second) and first.listening() and second.listening()):
-            self.doubles[both] = now
-        elif now - self.doubles[both] > TOGETHER:
+        if now - self.doubles[both] > TOGETHER:
             self.doubles[both] = now
             world.violated(f"{group}: two holders that hear each other go on")
 
@@ -131,11 +146,11 @@ class Checks:
         in_time = max(since, raised.by.told_at) + LATENCY < warned < raised.at - IN_THE_ACT / 2
         if in_time and holder not in self._unwell(raised.at):
             why = ""  # it has heard that the other is going to take it, and had the time to let go
-        if why == "split" and self.world.settings.agent != "none":
-            why = ""  # a fence agent knows what the LAN cannot tell
         settings = self.world.settings
-        if settings.etcd and not self._in_the_act(raised) and not (why == "hung" and settings.failsafe):
-            why = ""  # the lease in etcd is there for just that
+        if why in (SPLIT, HUNG) and settings.guarded():
+            # A fence agent knows what the LAN cannot tell; the lease in etcd is there for just that.
+            without = settings.failsafe and settings.agent == "none" and why == HUNG
+            why = HUNG if without else ACT if self._in_the_act(raised) else ""
         text = f"{group}: {intruder} answers by {raised.by.name}, {holder} still does"
         if why:
             self.exceptions[why] += 1
@@ -151,14 +166,14 @@ class Checks:
         return {name for name, at in self.unwell_at.items() if at > since - 1.0}
 
     def _excuse(self, holder: str, raised: Raised, before: tuple[Raised, ...] = ()) -> str:
-        """ "split" or "hung" if nothing at all came through from the holder before the decision; else "".
+        """Which exception it is, if nothing at all came through from the holder before the decision; else "".
 
         It is only an excuse while the holder had no reason to let go, because it reached a reference host, or could
         not, because its programs were stopped and its address could not be asked for.
         """
         rules, world, by = self.world.settings, self.world, raised.by
         if raised.at - by.told_at > STALE:
-            return "hung" if self._in_the_act(raised) else ""
+            return ACT if self._in_the_act(raised) else ""
         if by.predecessor is not None and self.world.settings.nodes > PAIR:
             # What is handed on was taken by the predecessor, with an excuse or without.
             taken = self.raised.get((self._group(by), by.predecessor.name))
@@ -175,12 +190,12 @@ class Checks:
         if lost is None and holder in world.cables.dark and world.cables.dark[holder][1] > by.told_at:
             lost = world.cables.dark[holder][0]  # it was, when the other decided, and should not have served on
         if self.unwell_at.get(holder, -1.0) > by.told_at - rules.dead_after - NOTICED:
-            return "hung"
+            return HUNG
         heard_by = {other: world.heard.get((other, holder), -1.0) for other in world.nodes if other != holder}
         if self._outnumbered(holder, heard_by, raised.at - NOTICED):
             return ""
         if lost is None or lost > by.told_at - rules.isolated_after - NOTICED:
-            return "split"
+            return SPLIT
         return ""
 
     def _in_the_act(self, raised: Raised) -> bool:
@@ -197,40 +212,7 @@ class Checks:
         """
         rules = self.world.settings
         first, last = min(heard.values()), max(heard.values())
-        if rules.nodes == PAIR or first < self.world.machines[name].booted_at or last - first > UNHELD:
+        if rules.nodes == PAIR or first < self.world.machines[name].clocks.booted_at or last - first > UNHELD:
             return False
         patient = rules.start_alone == "never" or at - first < max(rules.dead_after, rules.wait_for_peer)
         return at - last > rules.isolated_after and patient
-
-    def missing(self) -> str:
-        """What is not whole; "" if all is."""
-        world = self.world
-        manual = world.settings.failback == "manual"  # then a person lifts the program's standby as well
-        persons = {
-            machine.name
-            for machine in world.machines.values()
-            if (lock := machine.disk.get(paths.STANDBY)) and (manual or lock["cause"] == ownership.PERSON)
-        }
-        for group in world.nodes:
-            holders = [machine for machine in world.machines.values() if group in world.holds(machine)]
-            last = {
-                machine.disk[at]["holder"]
-                for machine in world.machines.values()
-                if (at := ownership.path(group)) in machine.disk
-            }
-            if not holders and persons & (last or {group}):
-                continue
-            if len(holders) != 1:
-                return f"{group} is held by {[machine.name for machine in holders]}"
-            (holder,) = holders
-            if not holder.has(group) or not holder.serving.get(group):
-                return f"{group}: {holder.name} holds it, and does not serve it"
-            if holder.disk[ownership.path(group)]["phase"] != ownership.HELD:
-                return f"{group}: {holder.name} is still {holder.disk[ownership.path(group)]['phase']}"
-            for other in world.others(holder):
-                if other.has(group) or other.serving.get(group):
-                    return f"{group}: {holder.name} holds it, {other.name} serves it, too"
-            pinned = holder.disk[ownership.path(group)]["pinned"]
-            if world.settings.failback == "auto" and not persons and not pinned and holder.name != group:
-                return f"{group} is not at home"
-        return ""

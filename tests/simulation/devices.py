@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from clusterd import arp
+from clusterd.actions import Action
 from clusterd.conditions import Condition
 from clusterd.network import Place
 from clusterd.word import Word
 from simulation import present
-from simulation.files import EPOCH
 
 
 class Path:
@@ -89,11 +89,11 @@ class Keeper:
         self.was_trouble = False
 
     def renew(self, places: Iterable[Place]) -> None:
-        machine, now = self.machine, present.world.clock.now
+        machine, now, lot = self.machine, present.world.clock.now, present.world.clock.random
         self.was_trouble = self.trouble
         for where in places:
             if machine.has(where.group):
-                machine.kernel[where.group] = now + self.seconds + 0.05 * present.world.clock.random.random()
+                machine.kernel[where.group] = now + machine.clocks.lasts(self.seconds) + 0.05 * lot.random()
             else:
                 self.trouble = True
 
@@ -135,13 +135,15 @@ class Teller:
 
     def conditions(self, found: tuple[Condition, ...], _now: float) -> list[Condition]:
         """Returns what has begun: of peers that are not heard, the rest is of no consequence here."""
+        present.world.here().told = {(condition.name, condition.subject) for condition in found}
         silent = [condition for condition in found if condition.name == "peer-dead"]
         news = [condition for condition in silent if condition.subject not in self.dead]
         self.dead = {condition.subject for condition in silent}
         return news
 
-    def decided(self, action: object) -> None:
+    def decided(self, action: Action) -> None:
         present.world.trace(present.world.here().name, f"decided {action}")
+        present.world.checks.duties.decided(present.world.here(), action)
 
     def __getattr__(self, _name: str) -> Any:
         return lambda *_, **__: None
@@ -154,15 +156,16 @@ class Clock:
 
     @staticmethod
     def time() -> float:
-        return EPOCH + present.world.clock.now
+        return present.world.here().clocks.wall(present.world.clock.now)
 
     @staticmethod
     def monotonic() -> float:
-        return present.world.clock.now
+        return present.world.here().now()
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        present.world.spend(seconds, seconds)
+        really = present.world.here().clocks.lasts(seconds)
+        present.world.spend(really, really)
 
 
 class Pool:

@@ -35,6 +35,7 @@ from clusterd import (
     peers,
     rollback,
     services,
+    setback,
     state,
     steward,
     view,
@@ -115,7 +116,7 @@ def _mark_sure(at: float) -> None:
 def _raise_group(config: Config, where: Place) -> None:
     present.world.spend(0.01, 0.06)
     machine = present.world.here()
-    machine.kernel[where.group] = present.world.clock.now + config.failover.lease
+    machine.kernel[where.group] = present.world.clock.now + machine.clocks.lasts(config.failover.lease)
     present.world.checks.up(machine, where.group)
     present.world.trace(machine.name, f"{where.group} is up")
     present.world.spend(0.001, 0.01)
@@ -163,7 +164,16 @@ def _event(name: str, text: str, *, level: str = "info", **_: Any) -> dict[str, 
 
 
 def _script(_self: crew.Crew, program: str, group: str, options: list[str], *_: object) -> Any:
-    return scripts.start(present.world, present.world.here(), program, [*options, group], 0.06, 0.25)
+    world, machine = present.world, present.world.here()
+    world.checks.duties.started(machine, program, group, options)
+    process = scripts.start(world, machine, program, [*options, group], 0.06, 0.25)
+
+    def ended() -> None:
+        if (process.code or 0) > 0 and program == "release":  # one that was killed is tried again soon
+            machine.failed[group] = world.clock.now
+
+    process.at_end.append(ended)
+    return process
 
 
 def _kill_group(pid: int, _signal: int) -> None:
@@ -255,6 +265,7 @@ REPLACED: list[tuple[object, str, object]] = [
             passes,
             peers,
             release,
+            setback,
             view,
             watch,
         )

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from clusterd import ownership
+from clusterd import ownership, setback
 from clusterd.model import Config
 from simulation import scripts
 from simulation.cables import HEARTBEAT, LAN, Cut
@@ -52,10 +52,10 @@ def settings(rng: random.Random, nodes: int) -> Settings:
     )
 
 
-def fenced(seed: int, settings: Settings) -> Settings:
+def fenced(seed: int, settings: Settings, *, always: bool = False) -> Settings:
     """One cluster in four has a fence agent; of the others nothing changes."""
     lot = random.Random(f"fence {seed}")
-    if lot.random() > FENCED:
+    if lot.random() > FENCED and not always:
         return settings
     return settings._replace(agent=lot.choice(("works", "fails")), delay=lot.choice((0.0, 1.0)))
 
@@ -251,6 +251,26 @@ def _thaw(machine: Machine, which: str) -> None:
     machine.thaw()
 
 
+def _clock(world: World, fault: Fault) -> None:
+    """The wall clock jumps; in the end it is put right, by timesync or by somebody who does not say so."""
+    machine = world.machines[fault.node]
+    by = world.clock.random.choice((-3600.0, -60.0, -1.5, -0.3, 0.3, 1.5, 60.0, 3600.0))
+    machine.set_clock(machine.clocks.offset + by)
+    world.clock.at(world.clock.now + fault.lasts, _put_right, world, machine, world.clock.random.random() < 0.5)
+
+
+def _put_right(world: World, machine: Machine, timesync: bool) -> None:
+    right = machine.clocks.agreed
+    by = right - machine.clocks.offset
+    noted = timesync and by < 0 and machine.powered and not machine.frozen
+    if noted:
+        world.on(machine, lambda: setback.note(machine.clocks.wall(world.clock.now) + by))
+    if by:
+        machine.set_clock(right)
+    if noted:
+        machine.unnoted_since = None
+
+
 def _kill_script(world: World, fault: Fault) -> None:
     """SIGKILL to a script at work, on whichever machine there is one."""
     at_work = [process for machine in world.machines.values() for process in machine.processes]
@@ -296,6 +316,7 @@ _EFFECTS: dict[str, Callable[[World, Fault], None]] = {
     "kill watchdog": lambda world, fault: world.machines[fault.node].kill_watchdog(fault.lasts),
     "stop watchdog": lambda world, fault: world.machines[fault.node].stop_watchdog(fault.lasts),
     "kill script": _kill_script,
+    "clock jumps": _clock,
     "operator: standby": _standby,
     "operator: unstandby": _unstandby,
     "operator: release": _operator("release", "--to=OTHER"),
@@ -307,6 +328,7 @@ _EFFECTS: dict[str, Callable[[World, Fault], None]] = {
 def heal(world: World, lift: bool) -> None:
     """Every fault is over: what is left of them goes away."""
     for machine in world.machines.values():
+        _put_right(world, machine, timesync=True)
         machine.power_on()
         if not machine.supervised:
             world.clock.at(world.clock.now + 0.5, machine.start_watchdog, machine.boot)

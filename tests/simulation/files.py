@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from clusterd import ownership
+from simulation.checks import CLOCK
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
 
 WRITTEN_EVERY = 0.15
 """Seconds between two writes of a client to each group that answers."""
-EPOCH = 1.7e9
-"""The wall clock at the beginning of every schedule."""
+NOTED = 1.0
+"""Seconds in which a watchdog that runs has noted a setback of the clock, even on a slow disk."""
 PASS_EVERY = 1.0
 """Seconds between two passes of cron."""
 
@@ -33,8 +34,10 @@ class Files:
         self.world = world
         self.parents = [0]
         """Of each version the one that it was made from; 0 is an empty tree."""
-        self.written: list[tuple[str, float]] = [("", 0.0)]
-        """Where each was written, and when."""
+        self.written: list[tuple[str, float, float]] = [("", 0.0, 0.0)]
+        """Where each was written, when, and what the wall clock showed there."""
+        self.in_doubt: list[tuple[str, float, float]] = []
+        """Where, from when and until when something was written after a setback of the clock that nobody has noted."""
         self.set_aside: set[tuple[str, int]] = set()
         """Versions in a backup set of a node."""
         self.epochs: dict[tuple[str, str], int] = {}
@@ -60,14 +63,23 @@ class Files:
         """What is in the machine's files and was written there after that wall clock."""
         line = self._line(machine.tree.get(group, 0))
         mine = ((version, *self.written[version]) for version in line)
-        return [version for version, where, when in mine if where == machine.name and EPOCH + when >= since]
+        return [version for version, where, _, clock in mine if where == machine.name and clock >= since]
+
+    def doubtful(self, machine: "Machine", since: float) -> None:
+        """The machine has lost its power, and its clock was set back then without anybody having noted it yet: that is
+        excused only if its watchdog had no time to do so.
+        """
+        able_since = max(since, self.world.checks.unwell_at.get(machine.name, 0.0))
+        if self.world.clock.now - able_since < NOTED:
+            self.in_doubt.append((machine.name, since, self.world.clock.now))
 
     def _clients(self) -> None:
         for group in self.world.nodes:
             for machine in self.world.machines.values():
                 if machine.has(group) and machine.serving.get(group) and self.world.cables.client(machine.name):
                     self.parents.append(machine.tree.get(group, 0))
-                    self.written.append((machine.name, self.world.clock.now))
+                    now = self.world.clock.now
+                    self.written.append((machine.name, now, machine.clocks.wall(now)))
                     machine.tree[group] = len(self.parents) - 1
                     self.epochs[machine.name, group] = machine.disk[ownership.path(group)]["epoch"]
         self.world.clock.at(self.world.clock.now + WRITTEN_EVERY, self._clients)
@@ -108,9 +120,12 @@ class Files:
         new = set(self._line(copy.version))
         kept = {each for name, old in self.set_aside if name == sender.name for each in self._line(old)}
         for version in self._line(receiver.tree.get(group, 0)):
-            where, when = self.written[version]
+            where, when, _ = self.written[version]
             here = where == receiver.name and when > before
             if here and version not in new and version not in copy.found and version not in kept:
+                if any(name == where and since <= when <= until for name, since, until in self.in_doubt):
+                    self.world.checks.exceptions[CLOCK] += 1
+                    continue
                 text = f"a pass from {sender.name} replaces files of {group} that only {receiver.name} had"
                 self.world.violated(f"{text}, and nobody is told")
                 return

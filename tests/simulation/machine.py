@@ -1,5 +1,6 @@
 """A simulated machine: its kernel's addresses, its disk, its programs; and the watchdog's loop that runs on it."""
 
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from clusterd import paths, view
 from clusterd.keyfile import Keys
 from clusterd.watch import Watch
 from clusterd.word import Word
+from simulation.clocks import Clocks
 from simulation.process import Process
 
 if TYPE_CHECKING:
@@ -29,9 +31,17 @@ class Machine:
         self.name = name
         self.powered = False
         self.boots = 0
-        self.booted_at = 0.0
         self.boot = ""
+        self.clocks = Clocks(random.Random(f"clocks {sim.seed} {name}"))
+        self.unnoted_since: float | None = None
+        """When its wall clock was set back, and nobody has noted that yet."""
         self.disk: dict[str, Any] = {}
+        self.told: set[tuple[str, str]] = set()
+        """What its watchdog tells a person now: condition and subject."""
+        self.failed: dict[str, float] = {}
+        """When a script of its watchdog last failed, by group."""
+        self.clean = False
+        """Its watchdog was stopped in order before, with nothing held."""
         self.stamps: dict[str, int] = {}
         self.kernel: dict[str, float] = {}
         """When the lease of a group's address ends."""
@@ -59,7 +69,14 @@ class Machine:
 
     def now(self) -> float:
         """Its boot clock."""
-        return self.sim.clock.now - self.booted_at + 1.0
+        return self.clocks.boot(self.sim.clock.now)
+
+    def set_clock(self, offset: float) -> None:
+        """Somebody sets its wall clock: to so many seconds ahead of the true time."""
+        self.sim.trace(self.name, f"its clock goes by {offset - self.clocks.offset:+.2f} s")
+        if self.powered and offset < self.clocks.offset and self.unnoted_since is None:
+            self.unnoted_since = self.sim.clock.now
+        self.clocks.offset = offset
 
     def has(self, group: str) -> bool:
         """Whether its kernel answers for the group's address."""
@@ -92,7 +109,7 @@ class Machine:
             return
         self.boots += 1
         self.powered = True
-        self.booted_at = self.sim.clock.now
+        self.clocks.booted_at = self.sim.clock.now
         self.boot = f"{self.name}-boot{self.boots}"
         self.sim.trace(self.name, "power on")
         self.sim.clock.at(self.sim.clock.now + self.sim.clock.random.uniform(0.1, 2.0), self.start_watchdog, self.boot)
@@ -103,6 +120,9 @@ class Machine:
             return
         self.sim.trace(self.name, "power off")
         self.powered = False
+        if self.unnoted_since is not None:
+            self.sim.files.doubtful(self, self.unnoted_since)
+            self.unnoted_since = None
         self.end_loop()
         self.supervised = False
         for process in list(self.processes):
@@ -188,6 +208,9 @@ class Loop:
         self.working = False
         self.wake_at = float("inf")
         machine.loop = self
+        machine.clean = clean
+        machine.told = set()
+        machine.failed = {}
         self.watch = self.sim.on(machine, lambda: Watch(self.sim.config, Keys(b""), clean=clean))
         self.turn_at = self.sim.clock.now
         self.wake(self.sim.clock.now)
@@ -214,7 +237,7 @@ class Loop:
             sim.crashed("watchdog", error)
             wait = 0.05
         sim.machine = None
-        self.wake(sim.clock.now + wait + 0.002 * sim.clock.random.random())
+        self.wake(sim.clock.now + self.machine.clocks.lasts(wait) + 0.002 * sim.clock.random.random())
 
     def hear(self, path: str, word: Word) -> None:
         """A datagram has come in."""

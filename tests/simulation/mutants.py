@@ -8,6 +8,7 @@ from unittest import mock
 from clusterd import (
     acquire,
     arbiter,
+    conditions,
     evidence,
     fence,
     grant,
@@ -25,6 +26,7 @@ from clusterd.actions import Resume
 from clusterd.model import Config, Group, Node
 from clusterd.ownership import Record
 from clusterd.picture import Me, Own, Peer, Rules
+from clusterd.setback import Moment
 from simulation import devices, present
 
 
@@ -39,7 +41,13 @@ class Mutant(NamedTuple):
     """All of them at about the same time, or it would take many days to find out."""
     etcd: bool = False
     """In a cluster with an arbiter."""
+    fenced: bool = False
+    """With a fence agent."""
     nodes: int = 2
+    first: int = 0
+    """The seed to begin with: one soon after it shows it, of a rule that is rarely needed."""
+    rows: tuple[str, ...] = ()
+    """How the lines begin that it breaks, of the table in docs/design.md."""
 
 
 def _silence_of(overdue: Callable[[Rules], float], *, reach: bool = True) -> Callable[..., bool]:
@@ -80,6 +88,31 @@ def _without_last_pass(*words: Any, last: bool) -> Any:
     return [] if last else _COPY(*words, last=last)
 
 
+def _hand_over_to_an_equal(rules: Rules, _me: Me, peer: Peer, now: float) -> bool:
+    return bool(peer.dead_paths(rules, now))
+
+
+def _due_at_once(rules: Rules, *rest: Any) -> bool:
+    return _DUE(rules._replace(hold_down=0.0), *rest)
+
+
+def _alone_at_once(rules: Rules, me: Me, *rest: Any) -> bool:
+    return _ALONE_MAY(rules, me._replace(started=float("-inf")), *rest)
+
+
+def _alone_with_all(rules: Rules, *rest: Any) -> bool:
+    return _ALONE_MAY(rules._replace(start_alone="any"), *rest)
+
+
+def _resume_only_what_is_down(rules: Rules, me: Me, name: str, own: Own, *rest: Any) -> list[Any]:
+    return [] if own.up else _RESUME(rules, me, name, own, *rest)
+
+
+def _without_patience(rules: Rules, me: Me, *rest: Any) -> Any:
+    groups = {name: own._replace(retry_at=0.0) for name, own in me.groups.items()}
+    return _DECIDE(rules, me._replace(groups=groups), *rest)
+
+
 def _revive(self: devices.Keeper, places: Any) -> None:
     for where in places:
         self.machine.kernel[where.group] = present.world.clock.now + self.seconds
@@ -103,12 +136,13 @@ def _start_alone_anyhow(rules: Rules, *rest: Any) -> Peer:
     return _COUNT(rules._replace(start_alone="any"), *rest)
 
 
-def _sent_to_anybody(self: passes.Record, _node: str) -> float | None:
+def _sent_to_anybody(self: passes.Record, _node: str) -> Moment | None:
     sent = self.last_sent()
-    return max((since for since in (self.held and self.held.since, sent and sent.began) if since), default=None)
+    return _ALONE(self, sent.node if sent else "")
 
 
-_COUNT = quorum._count
+_COUNT, _ALONE = quorum._count, passes.Record.alone_since
+_DUE, _ALONE_MAY, _RESUME = picture.due, verdict._may_start_alone, verdict._resume
 _LOST, _QUESTIONS, _DECIDE = verdict._lost, picture.questions, verdict.decide
 _LATEST, _COPY = picture.latest, handover.copy
 
@@ -116,11 +150,16 @@ _IN_VAIN = (verdict, "_vain", lambda *_: None)
 """Goes on with what it would not begin any more: this rule alone would hide that the one before is missing."""
 
 MUTANTS = (
-    Mutant("takes what answers on the LAN", ((verdict, "_silent", lambda *_: True), _IN_VAIN)),
+    Mutant(
+        "takes what answers on the LAN",
+        ((verdict, "_silent", lambda *_: True), _IN_VAIN),
+        rows=("somebody on the LAN answers",),
+    ),
     Mutant(
         "takes after one missed datagram",
         ((quorum, "dead", _silence_of(lambda rules: rules.interval)), _IN_VAIN),
         ("all cables pulled", "heartbeat cut", "LAN cable pulled"),
+        rows=("every peer that is not heard is dead, and one of them held it",),
     ),
     Mutant(
         "takes without a reference host",
@@ -141,21 +180,31 @@ MUTANTS = (
         ((verdict, "_long_silent", lambda own, now: verdict._silent(Rules(), own, now)),),
         ("all cables pulled", "heartbeat cut", "slow disk", "starve"),
         True,
+        rows=("as before, but every peer that is not heard is dead",),
     ),
     Mutant(
         "is isolated and serves on",
         ((verdict, "_isolated", lambda *_: ""),),
         ("all cables pulled", "LAN and heartbeat split"),
+        rows=("I am isolated",),
     ),
     Mutant(
-        "holds on against a higher epoch", ((verdict, "_lost", lambda *_: None),), ("LAN and heartbeat split", "power")
+        "holds on against a higher epoch",
+        ((verdict, "_lost", lambda *_: None),),
+        ("LAN and heartbeat split", "power"),
+        rows=("I hold it or am taking it",),
     ),
     Mutant(
         "holds on against an equal epoch",
         ((verdict, "_lost", _lost_by_epoch_only),),
         ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere"),
+        rows=("I hold it or am taking it",),
     ),
-    Mutant("resumes without looking at the claims", ((verdict, "_resume", _resume_at_once),)),
+    Mutant(
+        "resumes without looking at the claims",
+        ((verdict, "_resume", _resume_at_once),),
+        rows=("it is mine but not up",),
+    ),
     Mutant(
         "knows nothing of takeovers that are coming",
         (
@@ -163,22 +212,29 @@ MUTANTS = (
             (verdict, "_deaf", lambda *_: None),
         ),
         ("one way everywhere",),
+        rows=("a peer that is heard has it",),
     ),
     Mutant(
         "serves beside a peer that is deaf",
         ((verdict, "_deaf", lambda *_: None),),
         ("one way everywhere", "loss"),
+        rows=("I serve it, and a peer that did not hear me",),
     ),
     Mutant(
         "waits for nobody who was here last",
         ((verdict, "UNHELD", 0.0), _IN_VAIN),
         ("operator: release", "starve", "loss"),
         True,
+        rows=(
+            "as before, but it was here last",
+            "every peer is heard, nobody has claimed it",
+        ),
     ),
     Mutant(
         "acquires in standby",
         ((verdict, "decide", _without_standby), (evidence, "check_standby", lambda: None)),
         ("operator: standby", "power"),
+        rows=("I am in standby",),
     ),
     Mutant("takes with the epoch that was", ((verdict, "latest", _same_epoch),), ("power", "LAN and heartbeat split")),
     Mutant(
@@ -207,9 +263,103 @@ MUTANTS = (
         ((grant, "ending", lambda *_: False), (grant, "renewable", lambda *_: True)),
         ("LAN and heartbeat split",),
         etcd=True,
+        rows=("I serve it, and the arbiter",),
     ),
     Mutant("forgets that it was the holder", ((passes, "hold", lambda *_: None),), ("power",)),
+    Mutant(
+        "goes by file times although the clock was set back",
+        ((Moment, "earliest", lambda moment: moment.at),),
+        ("clock jumps", "power"),
+        True,
+    ),
     Mutant("goes on receiving while it serves", ((rollback, "settle", lambda _service: None),), ("freeze",)),
+    Mutant(
+        "keeps what the peer would serve better",
+        ((verdict, "_outvoted", lambda *_: False),),
+        ("LAN cable pulled",),
+        rows=("I serve it; some path to a peer is dead",),
+    ),
+    Mutant(
+        "hands over to a peer that reaches no more",
+        ((verdict, "_outvoted", _hand_over_to_an_equal),),
+        ("heartbeat cut",),
+        rows=("I serve it; some path to a peer is dead",),
+    ),
+    Mutant(
+        "carries on and tells nobody",
+        ((verdict, "conditions", lambda *_: []),),
+        ("heartbeat cut",),
+    ),
+    Mutant(
+        "raises no alarm when nobody is to have a group",
+        ((conditions, "UNHELD", float("inf")),),
+        ("operator: standby", "power"),
+    ),
+    Mutant(
+        "sends home at once", ((verdict, "due", _due_at_once),), ("power",), rows=("I serve it, its home is a peer",)
+    ),
+    Mutant(
+        "does not leave although it is in standby",
+        ((verdict, "fit", lambda *_: False),),
+        ("operator: standby",),
+        rows=("I serve it, I am in standby",),
+    ),
+    Mutant(
+        "starts alone at once",
+        ((verdict, "_may_start_alone", _alone_at_once),),
+        ("power of both",),
+        rows=("since this watchdog started",),
+    ),
+    Mutant(
+        "starts alone with what it must not",
+        ((verdict, "_may_start_alone", _alone_with_all),),
+        ("power of both",),
+        rows=("since this watchdog started",),
+    ),
+    Mutant("returns without standby", ((verdict, "_return", lambda *_: []),), ("power",)),
+    Mutant(
+        "believes no rumour",
+        ((verdict, "_rumoured", lambda *_: 0),),
+        ("one way everywhere", "power"),
+        True,
+        first=70,
+        rows=("I serve it, and a peer that did not hear me",),
+    ),
+    Mutant(
+        "serves on with an epoch that was another's",
+        ((verdict, "_tied", lambda *_: False),),
+        ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere", "kill script"),
+        first=95,
+        rows=("I serve it, and a peer that lets me",),
+    ),
+    Mutant(
+        "goes on with what it would not begin any more",
+        (_IN_VAIN,),
+        ("LAN and heartbeat split",),
+        fenced=True,
+        rows=("a takeover that I ordered",),
+    ),
+    Mutant(
+        "does not finish what was cut",
+        ((verdict, "_resume", _resume_only_what_is_down),),
+        ("operator: release", "kill script"),
+        True,
+        rows=("it is mine and up",),
+    ),
+    Mutant(
+        "tries again at once",
+        ((verdict, "decide", _without_patience),),
+        ("power", "nodes kept apart on the LAN", "freeze"),
+        rows=("a script of ours is at work on it",),
+    ),
+    Mutant(
+        "stays where etcd does not answer",
+        ((grant, "nearer", lambda *_: None),),
+        ("host off",),
+        etcd=True,
+        first=270,
+        rows=("it is mine, the arbiter has not answered me",),
+    ),
     Mutant(
         "three: takes what it cannot hear and another can",
         ((quorum, "_vouched", lambda *_: False),),

@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from clusterd import arbiter, gate, guards, handover, lock, mirror, ownership, passes, run, view
+from clusterd import arbiter, gate, guards, handover, lock, mirror, ownership, passes, run, setback, view
 from clusterd.commands import release, takeover
 from clusterd.errors import BUSY, NOT_PERMITTED, ClusterdError, Failed
 from clusterd.model import Config, Group, Node, Service
+from clusterd.transfer import ClocksApart
 from simulation import devices, present
 from simulation.files import Copy
 from simulation.machine import Later
@@ -149,6 +150,7 @@ def fence(world: "World", node: Node, action: str) -> run.Result:
     if fails and lot < 0.3:
         return run.Result(("fence",), 1, None, False, "", "no answer")
     if action == "off" and not (fails and lot < 0.5):  # else it lies
+        world.checks.duties.fences(world.here(), there)
         world.clock.at(world.clock.now, there.power_off)
         world.clock.at(world.clock.now + world.clock.random.uniform(1.0, 8.0), there.power_on)  # by a person
         world.spend(0.01, 0.3)
@@ -213,10 +215,13 @@ def run_pass(
 
 
 def _pass(world: "World", here: "Machine", there: "Machine", service: Service, epoch: int) -> mirror.Report:
-    group, began = service.home, devices.Clock.time()
+    group, began = service.home, setback.now()
     world.spend(0.005, 0.03)
     boots = here.boot, there.boot
     _reach(world, here, there, boots)
+    if abs(here.clocks.wall(world.clock.now) - there.clocks.wall(world.clock.now)) > world.config.mirror.max_skew:
+        raise ClocksApart(f"the clock of {there.name} is far from that of {here.name}")
+    theirs = world.on(there, setback.now)
     _check_sender(world, there, service, here.name, epoch)
     there.receiving[group] = here.name
     version = here.tree.get(group, 0)
@@ -227,11 +232,12 @@ def _pass(world: "World", here: "Machine", there: "Machine", service: Service, e
         raise Failed(f"{there.name} has ended the pass")
     world.files.copied(here, there, group, Copy(version, epoch, found))
     _check_sender(world, there, service, here.name, epoch)
-    done = passes.Done(here.name, epoch, began, devices.Clock.time(), 1)
+    done = passes.Done(here.name, epoch, theirs.at, world.on(there, devices.Clock.time), 1, theirs.setbacks)
     world.on(there, lambda: passes.complete_received(passes.read(service.name), done, {}))
     world.spend(0.001, 0.05)
     _reach(world, here, there, boots)
-    passes.complete_sent(passes.read(service.name), done._replace(node=there.name), {})
+    done = passes.Done(there.name, epoch, began.at, devices.Clock.time(), 1, began.setbacks)
+    passes.complete_sent(passes.read(service.name), done, {})
     return mirror.Report(service.name, there.name, True)
 
 
@@ -243,7 +249,7 @@ def _look(world: "World", there: "Machine", service: Service, sender: str, epoch
     since = record.alone_since(sender) if record.returns(epoch) else None
     if since is None:
         return frozenset()
-    found = world.files.written_since(there, service.home, since - passes.TICK)
+    found = world.files.written_since(there, service.home, since.earliest() - passes.TICK)
     passes.write(record._replace(returned=passes.Returned(epoch, tuple((str(version), True) for version in found))))
     return frozenset(found)
 

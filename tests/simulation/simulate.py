@@ -3,7 +3,7 @@
 
 python tests/simulation/simulate.py --schedules 2000 --jobs 2
 python tests/simulation/simulate.py --seed 4711 -v      one of them again, with its whole story
-python tests/simulation/simulate.py --nodes 3 --seed 7  three nodes instead of two
+python tests/simulation/simulate.py --seed 7 --nodes 3  three nodes instead of two
 """
 
 import argparse
@@ -11,6 +11,7 @@ import functools
 import multiprocessing
 import os
 import random
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from simulation import edges, etcdworld, faults, mutants, present, scripts  # no
 from simulation.checks import Checks  # noqa: E402
 from simulation.files import PASS_EVERY, Files  # noqa: E402
 from simulation.machine import Machine  # noqa: E402
+from simulation.whole import missing  # noqa: E402
 from simulation.world import PAIR, World  # noqa: E402
 
 BOUND = 60.0
@@ -40,6 +42,10 @@ class Outcome(NamedTuple):
     violations: list[str]
     faults: list[faults.Fault]
     exceptions: dict[str, int]
+    guarded: bool
+    """There was a fence agent, or an arbiter."""
+    failsafe: bool
+    """The arbiter was not needed while the peer was heard."""
     doubled: float
     moves: int
     events: int
@@ -50,6 +56,8 @@ class Outcome(NamedTuple):
     backed_up: int
     backwards: int
     story: list[str]
+    again: str
+    """The words of the command line that replay it."""
 
 
 def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = False) -> Outcome:
@@ -58,7 +66,7 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
     kind = mutants.named(mutant)
     settings = faults.settings(lot, max(nodes, kind.nodes))
     if settings.nodes == PAIR:
-        settings = faults.fenced(seed, settings)
+        settings = faults.fenced(seed, settings, always=kind.fenced)
     if settings.nodes == PAIR and (kind.etcd or not mutant):
         settings = etcdworld.chosen(settings, seed, always=kind.etcd)
     world = World(seed, settings)
@@ -77,7 +85,7 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
     whole_since = None
     while not world.violations and world.clock.now < over + BOUND:
         world.clock.run(world.clock.now + CALM / 2, checks.after)
-        if checks.missing():
+        if missing(world):
             whole_since = None
         elif whole_since is None:
             whole_since = world.clock.now
@@ -85,7 +93,7 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
             break
     else:
         if not world.violations:
-            world.violated(f"not whole {BOUND:.0f} s after the last fault: {checks.missing()}")
+            world.violated(f"not whole {BOUND:.0f} s after the last fault: {missing(world)}")
     if lost := files.lost():
         world.violated(lost)
     world.close()
@@ -94,6 +102,8 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
         world.violations,
         bad,
         checks.exceptions,
+        world.settings.guarded(),
+        world.settings.etcd and world.settings.failsafe and world.settings.agent == "none",
         checks.doubled,
         checks.moves,
         world.clock.done,
@@ -103,6 +113,7 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
         files.backed_up,
         files.backwards,
         world.story or [],
+        f"--seed {seed} --nodes {settings.nodes}" + (f" --mutant {shlex.quote(mutant)}" if mutant else ""),
     )
 
 
@@ -146,15 +157,15 @@ def _pin(cores: "multiprocessing.Queue[int]") -> None:
 
 
 def run(
-    first: int, schedules: int, jobs: int, mutant: str = "", sound: bool = False, nodes: int = PAIR
+    first: int, schedules: int, jobs: int, mutant: str = "", sound: bool = False, nodes: int = PAIR, size: int = 50
 ) -> Iterator[Outcome]:
-    """So many schedules, from the seed `first` on, in `jobs` processes; in their order."""
+    """So many schedules, from the seed `first` on, in `jobs` processes, `size` at a time; in their order."""
     available = sorted(os.sched_getaffinity(0))
     context = multiprocessing.get_context("fork")
     cores: multiprocessing.Queue[int] = context.Queue()
     for number in range(jobs):
         cores.put(available[number % len(available)])
-    size = max(1, min(50, schedules // (4 * jobs) or 1))
+    size = max(1, min(size, schedules // (4 * jobs) or 1))
     seeds = range(first, first + schedules)
     parts = [seeds[at : at + size] for at in range(0, schedules, size)]
     with context.Pool(jobs, _pin, (cores,)) as pool:
@@ -192,6 +203,7 @@ def report(outcomes: list[Outcome], took: float | None = None) -> int:
         print("\n".join(outcome.story), end="\n" if outcome.story else "")
     for outcome in bad:
         print(f"seed {outcome.seed}: {'; '.join(outcome.violations[:3])}")
+        print(f"    again: simulate.py {outcome.again} -v")
         print("\n".join(f"    {fault}" for fault in outcome.faults))
     count = len(outcomes)
     kinds = sorted({kind for outcome in outcomes for kind in outcome.exceptions})

@@ -49,6 +49,10 @@ class Settings(NamedTuple):
     failsafe: bool = False
     nodes: int = 2
 
+    def guarded(self) -> bool:
+        """Whether there is what makes sure where a network that is split cannot: a fence agent, or an arbiter."""
+        return self.etcd or self.agent != "none"
+
 
 def configuration(settings: Settings) -> Config:
     """The configuration that all nodes have."""
@@ -128,6 +132,8 @@ class World:
         self.process: Process | None = None
         self.heard: dict[tuple[str, str], float] = {}
         """When the receiver last had a datagram from the sender..."""
+        self.fresh_since: dict[tuple[str, str], float] = {}
+        """...and since when there was no gap in that..."""
         self.words: dict[tuple[str, str], Word] = {}
         """...and what that said..."""
         self.held_back: dict[tuple[str, str, str], list[tuple[int, str, Word]]] = {}
@@ -223,6 +229,8 @@ class World:
             newest = self.newest.get((word.node, receiver.name, path), (0, 0))
             if (word.incarnation, word.sequence) > newest:
                 self.newest[word.node, receiver.name, path] = (word.incarnation, word.sequence)
+                if self.clock.now - self.heard.get((word.node, receiver.name), -1.0) > self.settings.isolated_after:
+                    self.fresh_since[word.node, receiver.name] = self.clock.now
                 self.heard[word.node, receiver.name] = self.clock.now
                 self.words[word.node, receiver.name] = word
             receiver.loop.hear(path, word)

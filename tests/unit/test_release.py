@@ -292,6 +292,13 @@ def test_killed_and_resumed(held: Site) -> None:
     assert as_before(held)
 
 
+def test_who_is_in_standby_hands_over_and_sets_no_lock_that_a_person_has_lifted_meanwhile(held: Site) -> None:
+    done = held.run("release", "serv1", "--to=serv2", "--in-standby")
+    assert done.returncode == 0, done.stderr
+    assert ownership.standby() is None
+    assert not ownership.read("serv1").pinned
+
+
 def test_a_failback_unpins_and_a_standby_follows(held: Site) -> None:
     """serv1, in trouble, hands over and goes to standby: nobody has moved it by hand, so nothing is pinned."""
     done = held.run("release", "serv1", "--to=serv2", "--standby=serv1 reaches 0 reference hosts, serv2 1")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clusterd import passes, sender
+from clusterd import passes, sender, setback
 from clusterd.errors import Failed
 from clusterd.passes import Done
 from unit.test_mirror import fill, go, kept, refused, sets, tree
@@ -29,6 +29,15 @@ def swap(two: Two) -> None:
     passes.write(mine._replace(sent={}, received=Done("serv2", 1, now, time.time(), entries)))
     time.sleep(2 * passes.TICK)
     two.hold(2)
+
+
+def set_back(two: Two, seconds: float) -> None:
+    """As if serv2's clock had been set back after its last pass: that pass is in its future by now."""
+    code = (
+        "import time; from clusterd import passes, setback; r = passes.read('data');"
+        f"d = r.sent['serv1']; passes.write(r._replace(sent={{'serv1': d._replace(began=d.began + {seconds})}}));"
+    )
+    two.there_python(code + f"setback.note({time.time()})")
 
 
 def told(two: Two) -> list[dict[str, Any]]:
@@ -152,3 +161,37 @@ def test_a_cut_return_forgets_nothing(two: Two, monkeypatch: pytest.MonkeyPatch)
     for name, set_id in listed:
         assert list((two.other / "state/backups" / set_id / "files").rglob(name)), f"{name}: not in {set_id}"
     assert "file3" in sets(two)
+
+
+def test_what_was_written_after_the_clock_was_set_back_is_found(two: Two) -> None:
+    """Its time is before that of the last pass, which had it not."""
+    fill(two)
+    (two.data / "edited-on-both").write_text("as mirrored")
+    assert go(two).ok
+    swap(two)
+    set_back(two, 3600)
+    time.sleep(2 * passes.TICK)
+    (two.copy / "new-there").write_text("written on serv2, never mirrored")
+    (two.copy / "edited-on-both").write_text("serv2's")
+    (two.data / "edited-on-both").write_text("serv1's, longer")
+    (two.data / "file1").write_text("changed after the takeover")
+    report = go(two)
+    assert report.ok, report.problem
+    assert {Path(path).name for path in report.unmirrored} == {"new-there", "edited-on-both"}
+    # By its time the new one may have been there at the last pass, and been deleted here since.
+    assert {Path(path).name for path in report.both} == {"new-there", "edited-on-both"}
+    assert kept(two, "new-there") == "written on serv2, never mirrored"
+
+
+def test_what_the_survivor_changed_after_its_clock_was_set_back_counts_as_changed_on_both_sides(two: Two) -> None:
+    fill(two)
+    swap(two)
+    mine = passes.read("data")
+    assert mine.received
+    passes.write(mine._replace(received=mine.received._replace(ended=time.time() + 3600)))
+    setback.note(time.time())
+    time.sleep(2 * passes.TICK)
+    (two.copy / "file1").write_text("serv2's")
+    (two.data / "file1").write_text("serv1's, longer")
+    report = go(two)
+    assert {Path(path).name for path in report.both} == {"file1"}

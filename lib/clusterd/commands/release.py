@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--to", metavar="NODE", help="the successor (default: its home, or the only other node)")
     made.add_argument("--standby", metavar="WHY", help="put this node in standby as well (used by watchdog, cluster)")
     made.add_argument("--person", action="store_true", help="a person wants that standby (used by cluster)")
+    made.add_argument("--in-standby", action="store_true", help="this node is in standby (used by watchdog)")
     made.add_argument("--failback", action="store_true", help="it goes home by itself (used by watchdog)")
     made.add_argument(
         "--let-go", action="store_true", help="another node holds it: stop what runs of it here (used by watchdog)"
@@ -72,7 +73,7 @@ def _hand_over(settings: Config, group: Group, to: str, options: argparse.Namesp
     if run.dry_run:
         cli.answer(group=group.name, to=to, released=False)
         return _plan(settings, group, to)
-    by_hand = not (options.failback or options.standby)
+    by_hand = not (options.failback or options.standby or options.in_standby)
     cause = ownership.PERSON if options.person else ownership.PROGRAM
     standby = (cause, options.standby) if options.standby else None
     already = options.person or ownership.standby()

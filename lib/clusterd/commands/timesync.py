@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from clusterd import cli, clock, config, log, model, notify, ntp, run, view
+from clusterd import cli, clock, config, log, model, notify, ntp, run, setback, view
 from clusterd.clock import Agreement
 from clusterd.errors import OK, UNKNOWN
 from clusterd.lock import Lock
@@ -91,12 +92,21 @@ def _correct(settings: Config, agreement: Agreement, daemon: ntp.Daemon | None) 
     text = f"the clock was {abs(offset):.6f} s {'behind' if offset > 0 else 'ahead'}"
     if daemon:
         if step:
+            _about_to_step(offset)
             ntp.makestep()
             return Outcome(f"{text}: stepped by chronyd", "step", offset)
         return Outcome(f"{text}: chronyd keeps it", "chronyd")
     server = agreement.good[0].server
+    if step:
+        _about_to_step(offset)
     ntp.correct(server, step=step)
     return Outcome(f"{text}: {'stepped' if step else 'slewed'} to {server}", *(("step", offset) if step else ("slew",)))
+
+
+def _about_to_step(seconds: float) -> None:
+    """What is written after a setback is new, although its time says otherwise: this is noted before."""
+    if seconds < 0 and not run.dry_run:
+        setback.note(time.time() + seconds - clock.MAX_DISTANCE)
 
 
 def _follow(settings: Config) -> Outcome:
@@ -115,6 +125,7 @@ def _follow(settings: Config) -> Outcome:
         return Outcome(
             f"{none}: followed {first}, from which this clock differs by {abs(skew):.3f} s only", "follow", 0.0, trouble
         )
+    _about_to_step(skew)
     ntp.add(skew)
     return Outcome(f"{none}: stepped by {skew:+.3f} s to the clock of {first}", "follow", skew, trouble)
 
