@@ -198,6 +198,7 @@ MUTANTS = (
         "holds on against an equal epoch",
         ((verdict, "_lost", _lost_by_epoch_only),),
         ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere"),
+        first=255,
         rows=("I hold it or am taking it",),
     ),
     Mutant(
