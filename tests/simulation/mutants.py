@@ -204,6 +204,7 @@ MUTANTS = (
     Mutant(
         "resumes without looking at the claims",
         ((verdict, "_resume", _resume_at_once),),
+        first=125,
         rows=("it is mine but not up",),
     ),
     Mutant(
