@@ -50,7 +50,7 @@ def decide(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> Verdict
     for name, own in me.groups.items():
         if stop := _lost(rules, me, name, own, heard) or _deaf(rules, name, own, peers, now):
             actions.append(stop)
-        elif vain := _vain(rules, name, own, peers, heard, isolated):
+        elif vain := _vain(rules, name, own, peers, now, isolated):
             actions.append(vain)
         elif grant.ending(rules, me, own, peers, now):
             actions.append(Suspend(name, _why_ending(own)))
@@ -149,15 +149,18 @@ def _deaf(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float
 
 def _rumoured(rules: Rules, name: str, peer: Peer, now: float) -> int:
     """The epoch with which the peer has the group, or is about to take it, by a word that may be an old one; or 0."""
-    if peer.rumoured is None or now - peer.rumoured > rules.isolated_after:
-        return 0
-    claim = peer.rumours.get(name, Claim())
+    claim = _rumour(rules, name, peer, now)
     return max(claim.taking, claim.epoch if claim.held else 0)
 
 
-def _vain(
-    rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], heard: list[Peer], isolated: str
-) -> Desist | None:
+def _rumour(rules: Rules, name: str, peer: Peer, now: float) -> Claim:
+    """What the peer says of the group, by a word that may be an old one."""
+    if peer.rumoured is None or now - peer.rumoured > rules.isolated_after:
+        return Claim()
+    return peer.rumours.get(name, Claim())
+
+
+def _vain(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float, isolated: str) -> Desist | None:
     """A takeover that the watchdog has ordered, that has nothing up yet, and that it would not order now.
 
     Fencing takes its time, and what it is to switch off may answer until then; what is heard again is not to be
@@ -165,6 +168,7 @@ def _vain(
     """
     if not own.ordered or own.up:
         return None
+    heard = [peer for peer in peers if peer.fresh(rules, now)]
     victims = own.unheard if rules.fencing and own.ordered == ACQUIRE else ()
     if isolated or (own.answered and not victims):
         return Desist(name, "this node is isolated" if isolated else "somebody else answers for it")
@@ -176,6 +180,8 @@ def _vain(
             return Desist(name, "not every peer is heard, and hears that it is coming back")
         if any(peer.groups.get(name, Claim()).taking > own.epoch for peer in heard):
             return Desist(name, "a peer is about to take it")
+    elif any(0 < own.intended <= _rumoured(rules, name, peer, now) for peer in peers):
+        return Desist(name, "a peer that does not hear this node is about to take it")
     return None
 
 
@@ -239,7 +245,9 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
     epoch, holder = latest(me, peers, name)
     silent = _silent(rules, own, now)
     heard = [peer for peer in peers if peer.fresh(rules, now)]
-    if any(quorum.yields(rules, me, name, own, peer) for peer in heard):
+    # An old word cannot say that somebody takes it with a new epoch: the epochs in it have been learnt.
+    rumoured = any(_rumour(rules, name, peer, now).taking > own.epoch for peer in peers)
+    if rumoured or any(quorum.yields(rules, me, name, own, peer) for peer in heard):
         return []
     gone = quorum.gone(rules, me, peers, now)
     if not (silent or (rules.fencing and all(hung(rules, peer, now) for peer in gone))):

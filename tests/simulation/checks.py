@@ -194,7 +194,10 @@ class Checks:
         heard_by = {other: world.heard.get((other, holder), -1.0) for other in world.nodes if other != holder}
         if self._outnumbered(holder, heard_by, raised.at - NOTICED):
             return ""
-        if lost is None or lost > by.told_at - rules.isolated_after - NOTICED:
+        recent = by.told_at - rules.isolated_after - NOTICED
+        # More than half need no reference host; who is alone takes it only after wait_for_peer.
+        majority = rules.nodes > PAIR and max(heard_by.values()) > recent
+        if lost is None or lost > recent or majority:
             return SPLIT
         return ""
 

@@ -43,7 +43,9 @@ class Duties:
         self.since: dict[tuple[str, ...], float] = {}
         """Since when each duty is due."""
         self.even_since: dict[str, float] = {}
-        """Since when each node reaches as many reference hosts as its peer, or more, on a quiet network."""
+        """Since when each node reaches as many reference hosts as its peer, or more, on a quiet network..."""
+        self.counts: dict[str, tuple[int, int]] = {}
+        """...and both the same ones: how many each of the two does."""
         if len(world.nodes) == PAIR:
             world.clock.at(EVERY, self._look)
 
@@ -93,7 +95,9 @@ class Duties:
     def _look(self) -> None:
         for machine in self.world.machines.values():
             (other,) = self.world.others(machine)
-            even = self._quiet() and self._reach(machine) >= self._reach(other)
+            counts = self._reach(machine), self._reach(other)
+            even = self._quiet() and counts[0] >= counts[1] and counts == self.counts.get(machine.name)
+            self.counts[machine.name] = counts
             if not even:
                 self.even_since.pop(machine.name, None)
             else:

@@ -165,11 +165,13 @@ def _event(name: str, text: str, *, level: str = "info", **_: Any) -> dict[str, 
 
 def _script(_self: crew.Crew, program: str, group: str, options: list[str], *_: object) -> Any:
     world, machine = present.world, present.world.here()
+    loop = machine.loop
     world.checks.duties.started(machine, program, group, options)
     process = scripts.start(world, machine, program, [*options, group], 0.06, 0.25)
 
     def ended() -> None:
-        if (process.code or 0) > 0 and program == "release":  # one that was killed is tried again soon
+        mine = machine.loop is loop  # another one does not know of it
+        if mine and (process.code or 0) > 0 and program == "release":  # one that was killed is tried again soon
             machine.failed[group] = world.clock.now
 
     process.at_end.append(ended)

@@ -198,11 +198,13 @@ MUTANTS = (
         "holds on against an equal epoch",
         ((verdict, "_lost", _lost_by_epoch_only),),
         ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere"),
+        first=255,
         rows=("I hold it or am taking it",),
     ),
     Mutant(
         "resumes without looking at the claims",
         ((verdict, "_resume", _resume_at_once),),
+        first=125,
         rows=("it is mine but not up",),
     ),
     Mutant(

@@ -570,6 +570,17 @@ def test_alone_after_boot(start_alone: str, taken: list[str], clean: bool, wait:
     assert [action.group for action in actions(rules, booted(wait + 0.01, clean=clean), UNHEARD)] == taken
 
 
+@pytest.mark.parametrize(("taking", "starts"), [(5, True), (6, False)])
+def test_alone_after_boot_it_does_not_take_what_a_peer_takes_that_does_not_hear_it(taking: int, starts: bool) -> None:
+    """Only one hears the other. An old word, which may have been recorded, tells of no epoch that is new."""
+    rumour = UNHEARD._replace(rumoured=NOW - 0.05, rumours={"serv1": Claim(5, "serv1", False, False, taking)})
+    found = actions(RULES, booted(500), rumour)
+    assert [type(action) for action in found] == ([Acquire] if starts else [])
+    groups = {"serv1": own("serv1", ordered=ACQUIRE, intended=6, busy=True)}
+    found = actions(RULES, booted(500, groups=groups), rumour)
+    assert [type(action) for action in found] == ([] if starts else [Desist])
+
+
 def test_alone_after_boot_it_does_not_take_home_what_another_held_last() -> None:
     groups = {"serv1": own("serv1", holder="serv2", **LONG_SILENT)}
     assert actions(RULES, booted(500, groups=groups), UNHEARD) == []
