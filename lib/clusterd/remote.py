@@ -6,7 +6,6 @@ host that is not in there is refused.
 """
 
 import contextlib
-import errno
 import json
 import os
 import shlex
@@ -250,17 +249,10 @@ def _converse(connection: "Connection", node: Node, line: str, stdin: bytes, tim
     code = channel.recv_exit_status()
     said = out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
     if code < 0:
-        return Answer(node.name, None, *said, why=_broke(connection))
+        return Answer(node.name, None, *said, why="the connection broke")
     if code in TIMED_OUT:
         return Answer(node.name, None, *said, why=too_late)
     return Answer(node.name, code, *said)
-
-
-def _broke(connection: "Connection") -> str:
-    """Why there is no exit code."""
-    error = connection.transport.get_exception() if connection.transport else None
-    gone = isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno == errno.EHOSTUNREACH)
-    return "does not answer any more" if gone else "the connection broke"
 
 
 def _open(connection: "Connection", line: str, timeout: float) -> Any:
