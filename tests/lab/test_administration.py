@@ -48,8 +48,8 @@ def test_passes_on_the_nodes_that_hold_and_the_sets_that_they_leave(home: Lab) -
     said = cluster(home, "serv2", "mirror", "--all")
     assert sorted(said.splitlines()) == ["serv1: done", "serv2: done"]
     assert home.text("serv2", f"{SHARE}/by-cluster") == "new\n" and kept(home, "serv2", "by-cluster")
-    said = cluster(home, "serv1", "backups").splitlines()
-    sets = [line for line in said if line.startswith("serv2: 2") and " smbd " in line]
+    listed = cluster(home, "serv1", "backups").splitlines()
+    sets = [line for line in listed if line.startswith("serv2: 2") and " smbd " in line]
     assert sets and all(" serv1 " in line for line in sets)
     assert "which service?" in cluster(home, "serv2", "mirror", code=2)
 

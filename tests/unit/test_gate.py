@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,11 +195,19 @@ class Hostile:
             if answer:
                 return answer
 
+    def live(self) -> None:
+        """A sign of life, as a sender gives every two seconds: a session that hears none ends the pass."""
+        assert self.talk.stdin
+        with suppress(OSError, ValueError):  # it has refused us, or has been told that this is the end
+            self.talk.stdin.write("{}\n")
+            self.talk.stdin.flush()
+
     def begin(self) -> None:
         answer = self.say(do="begin", space={}, folders=[], both=[])
         self.set, self.files = answer["set"], answer["files"]
 
     def rsync(self, *words: str, set_id: str = "") -> "subprocess.CompletedProcess[str]":
+        self.live()
         gate_words = f"peer_gate rsync data 1 {set_id or self.set}"
         argv = ["rsync", "-e", " ".join(self.shell), f"--rsync-path={gate_words}", *words]
         return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
