@@ -15,8 +15,9 @@ SHELL   := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Of the lab's tests; see test.
+# Of the lab's tests, and of the unit tests; see test.
 AGAIN   := --reruns 2 --rerun-except '^Violated'
+WAITED  := -rR --reruns 1 --only-rerun 'did not happen in time' --only-rerun TimeoutExpired
 
 SCRIPTS := $(notdir $(wildcard scripts/*))
 BIN     := .venv/bin
@@ -65,9 +66,9 @@ unit: venv
 # Unit tests and the lab wait a lot, the simulation computes: it gets what the lab leaves of the machine, and tells when
 # the lab is through. A shared machine may starve a node for longer than its heartbeats allow: what fails in the lab is
 # run again, and the report says so and why. Never so what must not happen on a busy machine either (Violated): two
-# nodes that answer, a write that is lost.
+# nodes that answer, a write that is lost. Of the unit tests only a wait that took too long is tried again.
 test: host lint
-	$(BIN)/pytest -n 4 --dist loadfile tests/unit
+	$(BIN)/pytest -n 4 --dist loadfile $(WAITED) tests/unit
 	@mkdir -p build; rm -f build/campaign.jsonl
 	@nice -n 19 $(BIN)/pytest --durations 5 tests/simulation >build/simulation.log 2>&1 & simulation=$$!; \
 	    $(BIN)/pytest -n 3 --dist loadfile $(AGAIN) --durations 5 -m "not alone" tests/lab && lab=0 || lab=$$?; \

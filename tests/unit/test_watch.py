@@ -239,7 +239,7 @@ def test_an_address_that_answers_is_not_taken(make: Make, site: Site, peer: Peer
     site.lan.ip("serv2", "addr add 10.1.0.2/24 dev eth0")
     turn(loop, 2.0)
     assert not any("told" in line for line in site.journal())
-    assert "takeover-held-back" in site.told()
+    wait(lambda: "takeover-held-back" in site.told())
     site.lan.ip("serv2", "addr del 10.1.0.2/24 dev eth0")
     turn(loop, until=lambda: "takeover told go" in site.journal())
 
@@ -267,7 +267,7 @@ def test_a_lapsed_lease_is_noticed(make: Make, site: Site, peer: Peer) -> None:
     calm(loop, peer)
     site.lan.ip("serv1", "addr del 10.1.0.1/24 dev eth0")
     talk(loop, peer, until=lambda: f"takeover --config {site.box.conf} --resume serv1" in site.journal())
-    assert "suspended" in site.told()
+    wait(lambda: "suspended" in site.told())
 
 
 def test_a_node_that_returns_goes_to_standby(make: Make, site: Site, peer: Peer) -> None:
