@@ -18,12 +18,12 @@ from lab.story import (
     names,
     standby,
     stays,
-    told,
     wait_answers,
     wait_event,
     wait_home,
     wait_serves,
     wait_standby,
+    wait_told,
     watching,
 )
 
@@ -66,6 +66,7 @@ def test_a_broken_heartbeat_cable_moves_nothing_and_is_told(home: Lab) -> None:
             wait_event(home, node, "path-up", mended)
         wait_home(home)
     assert moved(home, cut) == []
+    wait_told(home, "is not heard on heartbeat")
 
 
 def test_passes_and_handover_go_over_the_lan_while_the_heartbeat_cable_is_broken(home: Lab) -> None:
@@ -123,4 +124,3 @@ def test_in_the_end_both_know_the_same_epochs(home: Lab) -> None:
     for group in NODES:
         assert len(set(epochs(home, group).values())) == 1
     assert at_home(home) and not any(standby(home, node) for node in NODES)
-    assert told(home, "is not heard on heartbeat")
