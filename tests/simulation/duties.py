@@ -85,11 +85,15 @@ class Duties:
             world.violated(f"{machine.name} starts alone with {group}, {waited:.2f} s after it has booted")
 
     def fences(self, machine: "Machine", other: "Machine") -> None:
-        """A takeover has the other node switched off: not if that has been heard again for long."""
+        """A takeover has the other node switched off: not if that has been heard again for long.
+
+        By a watchdog that could end the takeover all the while: what was stopped goes on before it does.
+        """
         world, now = self.world, self.world.clock.now
         between, process = (other.name, machine.name), world.process
         heard = now - world.heard.get(between, -1.0) < world.settings.isolated_after and machine.listening()
-        if heard and process and "--on-go" in process.name and now - world.fresh_since[between] > HEARD:
+        since = max(world.fresh_since.get(between, now), machine.thawed)
+        if heard and process and "--on-go" in process.name and now - since > HEARD:
             world.violated(f"{machine.name} has {other.name} switched off, which it hears")
 
     def _look(self) -> None:

@@ -58,6 +58,8 @@ class Machine:
         """By how many faults all programs are stopped (SIGSTOP); the kernel goes on."""
         self.starved = 0
         """By how many only the watchdog is."""
+        self.thawed = 0.0
+        """When something that was stopped went on last."""
         self.slow = 0
         """By how many its disk is slow."""
         self.calls: list[Any] = []
@@ -187,6 +189,7 @@ class Machine:
 
     def thaw(self) -> None:
         """Programs that were stopped go on, if nothing else stops them."""
+        self.thawed = self.sim.clock.now
         if not self.frozen:
             for process in list(self.processes):
                 process.thaw()
