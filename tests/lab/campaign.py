@@ -51,7 +51,7 @@ ROWS = CHECKOUT / "build" / "campaign.jsonl"
 """Where the rows are gathered, over several runs; `make` removes it before the first."""
 PASS_EVERY = 2.5
 """Seconds between the end of a pass and the start of the next one."""
-WRITE_EVERY = 0.2
+WRITE_EVERY = 0.4
 """Seconds between two writes."""
 
 

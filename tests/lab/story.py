@@ -163,7 +163,7 @@ def wait_told(lab: Lab, words: str, seconds: float = LONG) -> str:
 
 def wait_answers(lab: Lab, probe: Probe, node: str, after: float, seconds: float = LONG) -> None:
     """Wait until the node answers for the probe's address, as seen at the switch."""
-    lab.wait_for(lambda: answered(probe, node, after), seconds, f"{node} to answer on {probe.address}")
+    lab.wait_for(lambda: probe.answered(node, after), seconds, f"{node} to answer on {probe.address}")
 
 
 def stays(lab: Lab, seconds: float, **holders: str) -> None:
@@ -279,7 +279,7 @@ def probing(lab: Lab, *addresses: str, http: bool = True) -> Iterator[dict[str, 
         probes = {}
         for address in wanted:
             asks = http and address in (ADDRESS["serv1"], ADDRESS6["serv1"])
-            probe = lab.probe(address, icmp_ms=20, http_ms=40 if asks else 0)
+            probe = lab.probe(address, icmp_ms=20, http_ms=80 if asks else 0)
             probes[address] = stack.enter_context(probe)
         yield probes
 
@@ -290,11 +290,6 @@ def one_at_a_time(seen: Summary) -> None:
     must(not seen.double, seen.text())
     must(set(seen.macs) <= {MAC[group]}, seen.text())
     must({mac for _, what, mac in seen.claimed if mac} <= {MAC[group]}, seen.text())
-
-
-def answered(probe: Probe, node: str, after: float) -> bool:
-    """Whether the node answered for the probe's address since a CLOCK_MONOTONIC time, as seen at the switch."""
-    return any(spell.node == node and spell.end > after for spell in probe.so_far().spells)
 
 
 # --- a client that writes ------------------------------------------------------------------------------------------

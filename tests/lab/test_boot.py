@@ -10,7 +10,6 @@ from lab.story import (
     ADDRESS,
     OTHER,
     SHARE,
-    answered,
     epochs,
     events,
     get,
@@ -127,4 +126,4 @@ def test_shut_down_in_order_one_after_the_other_and_booted_again(home: Lab) -> N
         wait_serves(home, "serv1", "serv1")
         home.power_on("serv2")
         wait_home(home)
-        assert answered(probes[ADDRESS["serv2"]], "serv2", booted)
+        assert probes[ADDRESS["serv2"]].answered("serv2", booted)

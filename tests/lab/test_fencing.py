@@ -13,7 +13,6 @@ from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES, PDU
 from lab.story import (
     ADDRESS,
-    answered,
     come_home,
     conditions,
     epochs,
@@ -171,7 +170,7 @@ def test_a_node_that_hangs_is_fenced_and_taken_over_at_once_and_switched_on_agai
         wait_event(lab, "serv2", "power-on", hung)
         assert get(lab, "before.txt") == "before it hung\n"
         wait_standby(lab, "serv1")
-        must(not answered(probes[ADDRESS["serv1"]], "serv1", when(up)), "serv1 answered after it was fenced")
+        must(not probes[ADDRESS["serv1"]].answered("serv1", when(up)), "serv1 answered after it was fenced")
         wait_home(lab)
     assert [each["action"] for each in lab.fenced()] == ["off", "status", "on", "status"]
 

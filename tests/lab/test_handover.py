@@ -12,7 +12,6 @@ from lab.story import (
     ADDRESS,
     OTHER,
     Writer,
-    answered,
     come_home,
     events,
     holds,
@@ -187,7 +186,7 @@ def test_a_node_in_a_persons_standby_acquires_nothing_until_it_is_let_back(home:
         cut = home.power_off("serv1")
         wait_event(home, "serv2", "peer-dead", cut)
         sleep(2)
-        must(not answered(probe, "serv2", cut), "taken in a person's standby")
+        must(not probe.answered("serv2", cut), "taken in a person's standby")
         assert holds(home, "serv2")
         refused = home.run("serv2", ["takeover", "serv1"], check=False)
         assert refused.returncode == 77 and "in standby" in refused.stderr

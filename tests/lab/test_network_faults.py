@@ -8,7 +8,6 @@ from lab.story import (
     ADDRESS,
     SHARE,
     Writer,
-    answered,
     at_home,
     conditions,
     epochs,
@@ -93,7 +92,7 @@ def test_a_node_without_any_network_lets_go_by_itself_and_never_answers_before_f
         assert lost["holder"] == "serv2"
         wait_standby(home, "serv1")
         wait_event(home, "serv2", "release-began", plugged)
-        must(not answered(probes[ADDRESS["serv1"]], "serv1", pulled + 1), "serv1 answered before failback")
+        must(not probes[ADDRESS["serv1"]].answered("serv1", pulled + 1), "serv1 answered before failback")
         wait_home(home)
     assert home.sh("serv1", "pgrep -c smbd; pgrep -c nginx").split()[0] != "0"
 
@@ -108,7 +107,7 @@ def test_a_stranger_who_answers_for_the_address_holds_the_takeover_back(home: La
             assert "takeover-held-back" in conditions(home, "serv2")
             stays(home, 2, serv2="serv2")
             assert ADDRESS["serv1"] not in home.addresses("serv2")
-            must(not answered(probe, "serv2", cut), "serv2 answered besides a stranger")
+            must(not probe.answered("serv2", cut), "serv2 answered besides a stranger")
             home.sh("ref2", f"ip addr del {ADDRESS['serv1']}/32 dev eth0")
             wait_serves(home, "serv2", "serv1", "serv2")
             wait_answers(home, probe, "serv2", cut)

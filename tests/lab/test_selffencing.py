@@ -22,7 +22,6 @@ from lab.labnet.plan import NODES
 from lab.labnet.proc import LabError
 from lab.story import (
     ADDRESS,
-    answered,
     come_home,
     events,
     moved,
@@ -165,7 +164,7 @@ def test_a_hung_watchdog_leaves_no_node_answering_and_the_hardware_resets_it(har
         assert last < hung + 2 and fired - last > TIMEOUT
         lab.power_on("serv1")
         wait_standby(lab, "serv1")
-        must(not answered(probes[ADDRESS["serv1"]], "serv1", hung + 5), "serv1 answered after its reset")
+        must(not probes[ADDRESS["serv1"]].answered("serv1", hung + 5), "serv1 answered after its reset")
         no_device = wait_event(lab, "serv1", "no-watchdog-device", fired)
         assert f"{DEVICE}: No such file or directory" in no_device["text"]
         wait_home(lab)

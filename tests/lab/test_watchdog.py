@@ -14,7 +14,6 @@ from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.story import (
     ADDRESS,
-    answered,
     conditions,
     epochs,
     events,
@@ -104,7 +103,7 @@ def test_without_a_watchdog_the_kernel_lets_go_the_peer_takes_over_and_cron_brin
         wait_event(home, "serv1", "watchdog-started", taken, seconds=90)
         wait_standby(home, "serv1")
         wait_event(home, "serv2", "release-began", taken)
-        must(not answered(probes[ADDRESS["serv1"]], "serv1", taken), "serv1 answered before failback")
+        must(not probes[ADDRESS["serv1"]].answered("serv1", taken), "serv1 answered before failback")
         wait_home(home)
     last = max(event["epoch"] for node in NODES for event in events(home, node, killed, "address-up"))
     assert epochs(home, "serv1") == {"serv1": last, "serv2": last}
@@ -152,7 +151,7 @@ def test_a_node_that_hangs_is_taken_over_when_its_lease_has_ended_and_stays_away
         assert lost["holder"] == "serv2"
         wait_standby(home, "serv1")
         wait_event(home, "serv2", "release-began", goes_on)
-        must(not answered(probes[ADDRESS["serv1"]], "serv1", goes_on), "serv1 answered before failback")
+        must(not probes[ADDRESS["serv1"]].answered("serv1", goes_on), "serv1 answered before failback")
         wait_home(home)
 
 

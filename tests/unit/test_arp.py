@@ -80,7 +80,8 @@ def test_a_neighbour_probe_is_as_rfc_4862_wants_it(wire: socket.socket) -> None:
     with Socket("eth2") as sock:
         sock.probe("fd00:1::fe")
     frame = _next(wire, 0x86DD)
-    while frame[62:78] != socket.inet_pton(socket.AF_INET6, "fd00:1::fe"):  # the kernel's own, of its link-local address
+    # Until it is not one that the kernel sends for its own link-local address.
+    while frame[62:78] != socket.inet_pton(socket.AF_INET6, "fd00:1::fe"):
         frame = _next(wire, 0x86DD)
     assert frame[:6] == bytes.fromhex("3333ff0000fe")
     assert frame[22:38] == bytes(16), "from the unspecified address"

@@ -2,6 +2,7 @@
 
 import ipaddress
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
@@ -22,6 +23,56 @@ class Claim(NamedTuple):
     """The frame's source MAC address."""
 
 
+# Classic BPF (linux/filter.h): what the kernel need not even hand out.
+LOAD_BYTE, LOAD_HALF, LOAD_WORD, IS_EQUAL, HAS_BITS, TAKE = 0x30, 0x28, 0x20, 0x15, 0x45, 0x06
+LOAD_BYTE_BEHIND_HEADER, HEADER_LENGTH = 0x50, 0xB1
+PACKET_TYPE = 0xFFFFF004
+"""SKF_AD_OFF + SKF_AD_PKTTYPE: not from the frame, but what the kernel knows of it."""
+PACKET_OUTGOING = 4
+
+
+@lru_cache
+def packed(address: str) -> bytes:
+    """An address as it is in a frame."""
+    return ipaddress.ip_address(address).packed
+
+
+def only(address: str, *, claims: bool) -> bytes:
+    """A socket filter (struct sock_filter, 8 bytes each): frames that come in and are ARP, ND or, with `claims`, an
+    echo reply or the first answer to a connection of the address. Of IPv6 more than that gets through.
+    """
+    if len(packed(address)) == 16:
+        program = [
+            (LOAD_WORD, 0, 0, PACKET_TYPE),
+            (IS_EQUAL, 3, 0, PACKET_OUTGOING),
+            (LOAD_HALF, 0, 0, 12),
+            (IS_EQUAL, 0, 1, IPV6),
+            (TAKE, 0, 0, 0xFFFF),
+            (TAKE, 0, 0, 0),
+        ]
+    else:
+        (source,) = struct.unpack("!I", packed(address))
+        program = [
+            (LOAD_WORD, 0, 0, PACKET_TYPE),
+            (IS_EQUAL, 13, 0, PACKET_OUTGOING),
+            (LOAD_HALF, 0, 0, 12),
+            (IS_EQUAL, 10, 0, ARP),
+            (IS_EQUAL, 0 if claims else 10, 10, IPV4),
+            (LOAD_WORD, 0, 0, 14 + 12),
+            (IS_EQUAL, 0, 8, source),
+            (LOAD_BYTE, 0, 0, 14 + 9),
+            (IS_EQUAL, 5, 0, ICMP),
+            (IS_EQUAL, 0, 5, TCP),
+            (HEADER_LENGTH, 0, 0, 14),
+            (LOAD_BYTE_BEHIND_HEADER, 0, 0, 14 + 13),
+            (HAS_BITS, 0, 2, SYN_ACK & 0x02),
+            (HAS_BITS, 0, 1, SYN_ACK & 0x10),
+            (TAKE, 0, 0, 0xFFFF),
+            (TAKE, 0, 0, 0),
+        ]
+    return b"".join(struct.pack("=HBBI", *each) for each in program)
+
+
 def mac_text(raw: bytes) -> str:
     """A MAC address as people write it."""
     return ":".join(f"{byte:02x}" for byte in raw)
@@ -29,7 +80,7 @@ def mac_text(raw: bytes) -> str:
 
 def claim(frame: bytes, address: str) -> Claim | None:
     """What `frame` claims for `address`, None if nothing. Frames cut short claim nothing."""
-    wanted = ipaddress.ip_address(address).packed
+    wanted = packed(address)
     (kind,) = struct.unpack_from("!H", frame, 12) if len(frame) >= 34 else (0,)
     body = frame[14:]
     if kind == ARP and len(wanted) == 4:
@@ -111,7 +162,7 @@ def neighbour_dump() -> bytes:
 
 def neighbour(message: bytes, address: str) -> str:
     """The MAC of a kernel's neighbour message (rtnetlink RTM_NEWNEIGH) for `address`; empty for another, or none."""
-    wanted, found, mac = ipaddress.ip_address(address).packed, b"", ""
+    wanted, found, mac = packed(address), b"", ""
     _, kind, _, _, _ = struct.unpack_from("=IHHII", message)
     if kind != RTM_NEWNEIGH:
         return ""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tempfile
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -53,11 +54,14 @@ class Probe:
             "ports": [(name, nic.name) for name in NODES for nic in MACHINES[name].nics if nic.segment == "lan"],
         }
         self._process: subprocess.Popen[str] | None = None
+        self._lines: list[Line] = []
+        self._read = 0
         self._summary: Summary | None = None
 
     def start(self) -> "Probe":
         """Begin; returns when the first request is out."""
         self.log.unlink(missing_ok=True)
+        self._lines, self._read = [], 0
         self._process = subprocess.Popen(
             [PYTHON, "-I", str(AGENT), json.dumps(self._spec)],
             stdin=subprocess.PIPE,
@@ -89,7 +93,18 @@ class Probe:
 
     def lines(self) -> list[Line]:
         """What it has seen until now."""
-        return [json.loads(line) for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        with self.log.open("rb") as file:
+            file.seek(self._read)
+            news = file.read()
+        news = news[: news.rfind(b"\n") + 1]
+        self._read += len(news)
+        self._lines += [json.loads(line) for line in news.splitlines()]
+        return self._lines
+
+    def answered(self, node: str, after: float) -> bool:
+        """Whether the node answered since a CLOCK_MONOTONIC time, as seen at the switch."""
+        recent = takewhile(lambda line: line["t"] > after, reversed(self.lines()))
+        return any(line["k"] == "wire" and line["node"] == node for line in recent)
 
     def so_far(self) -> Summary:
         """The evaluation until now; the probe goes on."""

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import socket
+import struct
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -21,7 +22,7 @@ import frames  # type: ignore[import-not-found]
 
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
-PACKET_OUTGOING = 4
+SO_ATTACH_FILTER = 26
 RTMGRP_NEIGH = 4
 STALL = 0.03
 """Seconds by which the probe itself may be late before it says so."""
@@ -43,9 +44,11 @@ def come_first() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, -15)
 
 
-def packet_socket(interface: str) -> socket.socket:
-    """A socket that sees every frame of an interface."""
-    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
+def packet_socket(interface: str, wanted: bytes) -> socket.socket:
+    """A socket that sees the frames of an interface that a filter (struct sock_filter) takes."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
+    program = ctypes.create_string_buffer(wanted, len(wanted))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(wanted) // 8, ctypes.addressof(program)))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     sock.bind((interface, ETH_P_ALL))
     return sock
@@ -78,30 +81,30 @@ class Agent:
 
     def witnesses(self) -> list[tuple[socket.socket, str, str]]:
         """Sockets at the nodes' ports of the switch: (socket, node, NIC)."""
-        return [(packet_socket(f"w-{node}-{nic}"), node, nic) for node, nic in self.spec["ports"]]
+        wanted = frames.only(self.address, claims=True)
+        return [(packet_socket(f"w-{node}-{nic}", wanted), node, nic) for node, nic in self.spec["ports"]]
 
     def on_wire(self, sock: socket.socket, node: str, nic: str) -> None:
         """Frames that a node sends into the switch."""
-        for frame, kind in self.received(sock):
-            claim = frames.claim(frame, self.address) if kind != PACKET_OUTGOING else None
+        for frame in self.received(sock):
+            claim = frames.claim(frame, self.address)
             if claim and claim.what != "frame":
                 self.note("wire", node=node, nic=nic, what=claim.what, mac=claim.mac, source=claim.source)
 
     def on_client_wire(self, sock: socket.socket) -> None:
         """ARP and ND messages that reach the client."""
-        for frame, kind in self.received(sock):
-            claim = frames.claim(frame, self.address) if kind != PACKET_OUTGOING else None
-            if claim and (claim.what.startswith("a")):
+        for frame in self.received(sock):
+            claim = frames.claim(frame, self.address)
+            if claim and claim.what.startswith("a"):
                 self.note("arp", what=claim.what, mac=claim.mac, source=claim.source)
 
     @staticmethod
-    def received(sock: socket.socket) -> list[tuple[bytes, int]]:
-        """What waits on a packet socket: (frame, packet type)."""
-        found: list[tuple[bytes, int]] = []
+    def received(sock: socket.socket) -> list[bytes]:
+        """The frames that wait on a packet socket."""
+        found: list[bytes] = []
         try:
             while len(found) < 200:
-                frame, where = sock.recvfrom(256)
-                found.append((frame, where[2]))
+                found.append(sock.recv(256))
         except OSError:
             pass
         return found
@@ -215,7 +218,7 @@ class Agent:
         for sock, node, nic in witnesses:
             loop.add_reader(sock, self.on_wire, sock, node, nic)
         readers: list[tuple[socket.socket, Callable[[socket.socket], None]]] = [
-            (packet_socket("eth0"), self.on_client_wire),
+            (packet_socket("eth0", frames.only(self.address, claims=False)), self.on_client_wire),
             (neighbour_socket(), self.on_neighbour),
         ]
         for sock, handler in readers:
