@@ -49,6 +49,12 @@ from lab.story import (
 
 ROWS = CHECKOUT / "build" / "campaign.jsonl"
 """Where the rows are gathered, over several runs; `make` removes it before the first."""
+RELEASE = ("release-began", "pass-done", "service-stopped", "handed-over")
+"""What the node that hands over logs, step by step..."""
+FOLLOW = ("takeover-began", "address-up", "service-started")
+"""...and what its successor does."""
+AWAY_AND_BACK = ("serv1", "serv2", "serv1")
+"""Who answers, where the group is taken over and goes home."""
 PASS_EVERY = 2.5
 """Seconds between the end of a pass and the start of the next one."""
 WRITE_EVERY = 0.4

@@ -6,13 +6,12 @@ from time import monotonic, sleep
 
 import pytest
 
-from lab.campaign import Day, fault
+from lab.campaign import AWAY_AND_BACK, Day, fault
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.labnet.proc import run
 from lab.story import ADDRESS, LONG, SHARE, come_home, must, stays, wait_event, wait_home, wait_standby, wait_told
 
-AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 STAYED = ("serv1",)
 DISK = "/srv/samba"
 SIZE = "40M"

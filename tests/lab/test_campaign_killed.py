@@ -6,11 +6,10 @@ from time import sleep
 
 import pytest
 
-from lab.campaign import at, fault
+from lab.campaign import AWAY_AND_BACK, at, fault
 from lab.labnet.lab import Lab
 from lab.story import ADDRESS, LONG, SHARE, killed, must, pids, script
 
-AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 SLOW: dict[str, dict[str, str | None] | None] = {"smbd": {"mirror.bandwidth": "1500", "mirror.whole_file": "yes"}}
 
 

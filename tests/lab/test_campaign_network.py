@@ -4,12 +4,11 @@ from time import monotonic, sleep
 
 import pytest
 
-from lab.campaign import fault
+from lab.campaign import AWAY_AND_BACK, fault
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.story import ADDRESS, standby, wait_event, wait_standby
 
-AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 STAYED = ("serv1",)
 
 

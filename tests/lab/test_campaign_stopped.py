@@ -9,13 +9,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from lab.campaign import Day, at, fault
+from lab.campaign import AWAY_AND_BACK, Day, at, fault
 from lab.labnet import power
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.story import ADDRESS, LONG, must, pids, script, wait_event, wait_home
 
-AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 LEASE = 3.0
 """Seconds: the lab's, and the one by which the kernel may be late, for it looks no more often."""
 
