@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from clusterd import paths, setback, state
+from clusterd import paths, setback, state, view
 from clusterd.errors import Failed
 from clusterd.setback import Moment
 
@@ -255,20 +255,19 @@ def forget_places(service: str) -> None:
     write(read(service)._replace(places={}))
 
 
-def started(service: str) -> float:
-    """When the last pass from here began, of whatever outcome, since this boot; 0 if there was none."""
+def started(service: str) -> float | None:
+    """When the last pass from here began, of whatever outcome, by the clock of this boot; None if there was none."""
     try:
         fact = state.read(_started(service))
     except Failed:
-        return 0.0
-    return float(fact["began"]) if fact else 0.0
+        return None
+    return float(fact["since_boot"]) if fact and "since_boot" in fact else None
 
 
 def start(service: str) -> Moment:
-    """Note that a pass begins here, now; returns the time."""
-    now = setback.now()
-    state.write(_started(service), {"began": now.at}, durable=False)
-    return now
+    """Note that a pass begins here, now; returns the time of the wall clock, by which files are compared."""
+    state.write(_started(service), {"since_boot": view.now()}, durable=False)
+    return setback.now()
 
 
 def _started(service: str) -> str:

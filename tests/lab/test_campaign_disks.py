@@ -1,6 +1,6 @@
 """Campaign: disks that are full, read-only, broken, gone or empty; clocks that are an hour off."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
@@ -79,15 +79,27 @@ def mount_script(device: str) -> str:
 
 
 @contextmanager
-def told(lab: Lab, words: str) -> Iterator[None]:
-    """After the block passes fail, and the mail that cron's pass sends says why."""
+def told(lab: Lab, words: str, again: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """After the block passes fail, and the mail that cron's pass sends says why; `again` is done before each."""
     yield
 
     def failed() -> bool:
+        again()
         return lab.run("serv1", ["mirror_service", "--quiet", "smbd"], timeout=LONG, check=False).returncode == 1
 
     lab.wait_for(failed, LONG, "a pass to fail")
     wait_told(lab, words)
+
+
+def fill(lab: Lab, node: str) -> None:
+    """Leave no room on the node's disk, whatever has been freed meanwhile by a pass that ended."""
+    small = f"while echo x >{DISK}/filler.$RANDOM; do :; done"
+    lab.sh(node, f"(head -c {SIZE} /dev/zero >>{DISK}/filler || true; {small}) 2>/dev/null || true")
+
+
+def empty(lab: Lab, node: str) -> None:
+    """Make room again."""
+    lab.sh(node, f"rm {DISK}/filler*")
 
 
 def all_mirrored(day: Day) -> None:
@@ -98,22 +110,20 @@ def all_mirrored(day: Day) -> None:
 
 def test_full_at_the_receiver(disks: Lab) -> None:
     with fault(disks, "receiver's disk full", "disks", answers=STAYED, quiet=True) as day:
-        with told(disks, "make room there"):
-            disks.sh("serv2", f"head -c {SIZE} /dev/zero >{DISK}/filler || true")
+        with told(disks, "make room there", lambda: fill(disks, "serv2")):
             disks.sh("serv1", f"head -c 1000000 /dev/urandom >{SHARE}/much")
         day.writer.more()
-        disks.sh("serv2", f"rm {DISK}/filler")
+        empty(disks, "serv2")
         day.another_pass()
 
 
 def test_full_at_the_receiver_and_the_holder_dies(disks: Lab) -> None:
     with fault(disks, "receiver's disk full, then power of the holder", "disks", answers=AWAY_AND_BACK) as day:
-        with told(disks, "make room there"):
-            disks.sh("serv2", f"head -c {SIZE} /dev/zero >{DISK}/filler || true")
+        with told(disks, "make room there", lambda: fill(disks, "serv2")):
             disks.sh("serv1", f"head -c 1000000 /dev/urandom >{SHARE}/more")
         disks.power_off("serv1")
         day.serves("serv2")
-        disks.sh("serv2", f"rm {DISK}/filler")
+        empty(disks, "serv2")
         day.writer.more()
 
 
@@ -161,14 +171,13 @@ def refused(lab: Lab) -> None:
 def test_full_at_the_holder(disks: Lab) -> None:
     """Clients are refused, passes go on, and nothing moves: the other node's disk is as large, and would be as full."""
     with fault(disks, "holder's disk full", "disks", answers=STAYED, quiet=True) as day:
-        fill = f"head -c {SIZE} /dev/zero >{DISK}/filler || true; while echo x >{DISK}/filler.$RANDOM; do :; done"
-        disks.sh("serv1", f"({fill}) 2>/dev/null || true")
+        fill(disks, "serv1")
         try:
             refused(disks)
             passes_go_on(day)
             stays(disks, 3, **HOME)
         finally:
-            disks.sh("serv1", f"rm {DISK}/filler*")
+            empty(disks, "serv1")
         day.another_pass()
 
 
@@ -186,6 +195,27 @@ def test_read_only_at_the_holder(disks: Lab) -> None:
         finally:
             disks.sh("serv1", f"mount -o remount,rw {DISK}")
         day.another_pass()
+
+
+def test_write_errors_of_the_holders_disk(disks: Lab) -> None:
+    """What it holds only in memory it has lost when it returns; what was mirrored before is not touched by that."""
+    with fault(disks, "holder's disk gives I/O errors on write, then its power", "disks", answers=AWAY_AND_BACK) as day:
+        all_mirrored(day)
+        try:
+            run(["chattr", "+i", image(disks, "serv1")])
+            broken = f"for n in $(seq 20); do head -c 20000 /dev/urandom >{SHARE}/broken.$n; done; sync -f {SHARE}"
+            assert disks.run("serv1", ["sh", "-c", broken], check=False).returncode, "the disk takes writes"
+            stays(disks, 4, **HOME)
+            gone = day.passes.copied & day.writer.lost(str(disks.path("serv2", SHARE)))
+            must(not gone, "mirrored, and no longer at the other node:", *sorted(gone))
+            disks.power_off("serv1")
+        finally:
+            run(["chattr", "-i", image(disks, "serv1")])
+        run(["e2fsck", "-f", "-y", image(disks, "serv1")], check=False)
+        day.serves("serv2")
+        day.writer.go_on()
+        day.writer.more()
+        disks.power_on("serv1")
 
 
 def test_unmounted_at_the_holder(disks: Lab) -> None:

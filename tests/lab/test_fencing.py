@@ -10,9 +10,10 @@ import pytest
 
 from lab.labnet import power
 from lab.labnet.lab import Lab
-from lab.labnet.plan import NODES, PDU
+from lab.labnet.plan import BMC_LOGIN, NODES, PDU
 from lab.story import (
     ADDRESS,
+    LONG,
     come_home,
     conditions,
     epochs,
@@ -47,6 +48,26 @@ def fencing(lab: Lab, delays: dict[str, str] | None = None, **cluster: str) -> N
         "nodes": nodes,
         **options,
         **{key.replace("__", "."): text for key, text in cluster.items()},
+    }
+    lab.pdu()
+    come_home(lab, **conf)
+    lab.fenced_anew()
+
+
+def redfish(lab: Lab) -> None:
+    """The same with Debian's own agent, and a management controller in each node."""
+    name, password = BMC_LOGIN
+    conf: dict[str, Any] = {
+        "nodes": {node: {"fence.systems_uri": f"/redfish/v1/Systems/{node}"} for node in NODES},
+        "fence.agent": "fence_redfish",
+        "fence.ip": PDU,
+        "fence.username": name,
+        "fence.password": password,
+        "fence.ssl_insecure": "1",
+        "fence.timeout": "20 seconds",
+        "fence.action": "reboot",
+        "hold_down": "1 second",
+        "lease": f"{LEASE:.0f} seconds",
     }
     lab.pdu()
     come_home(lab, **conf)
@@ -173,6 +194,23 @@ def test_a_node_that_hangs_is_fenced_and_taken_over_at_once_and_switched_on_agai
         must(not probes[ADDRESS["serv1"]].answered("serv1", when(up)), "serv1 answered after it was fenced")
         wait_home(lab)
     assert [each["action"] for each in lab.fenced()] == ["off", "status", "on", "status"]
+
+
+def test_debians_fence_redfish_cuts_the_power_and_gives_it_back(lab: Lab) -> None:
+    """Not an agent of the lab's: that of the package fence-agents, with its own idea of options and exit codes."""
+    redfish(lab)
+    assert lab.run("serv2", ["cluster", "fence", "serv1"], timeout=LONG).stdout == "serv1: on\n"
+    lab.pdu("fails")
+    with watching(lab):
+        hung = monotonic()
+        hang(lab, "serv1")
+        failed = wait_event(lab, "serv2", "fence-failed", hung)
+        assert "serv1 could not be switched off: fence_redfish: exit 1" in failed["text"]
+        must(not held(lab, "serv2", "serv1") and not events(lab, "serv2", hung, "address-up"), "taken unfenced")
+        lab.pdu()
+        wait_event(lab, "serv2", "power-on", hung)
+        wait_home(lab)
+    assert asked(lab, "off") == asked(lab, "on") == [("serv2", "serv1")]
 
 
 def test_an_agent_that_lies_moves_nothing(lab: Lab) -> None:

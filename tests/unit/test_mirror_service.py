@@ -111,14 +111,15 @@ def test_due(two: Two) -> None:
     assert run(two, "--due").returncode == 0
     assert tree(two.data) == tree(two.copy)
     began = passes.started("data")
+    assert began
     assert run(two, "--due").returncode == 0
     assert passes.started("data") == began, "not yet"
-    state.write(f"{paths.STARTED}/data.json", {"began": time.time() - 301}, durable=False)
+    state.write(f"{paths.STARTED}/data.json", {"since_boot": began - 301}, durable=False)
     run(two, "--due")
-    assert passes.started("data") > began
-    state.write(f"{paths.STARTED}/data.json", {"began": time.time() + 9999}, durable=False)
+    assert (passes.started("data") or 0) > began
+    state.write(f"{paths.STARTED}/data.json", {"began": time.time()}, durable=False)
     run(two, "--due")
-    assert passes.started("data") < time.time(), "a clock that was set back"
+    assert passes.started("data"), "what an earlier version noted says nothing"
     (two.node / "run/passes/data.json").unlink()
     ownership.enter("serv1", 1, ownership.FREE)
     nothing = run(two, "--due")

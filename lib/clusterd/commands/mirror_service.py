@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clusterd import cli, config, log, ownership, passes, paths, run, state
+from clusterd import cli, config, log, ownership, passes, paths, run, state, view
 from clusterd.errors import FAILED, OK, Busy, ClusterdError, Failed, Usage
 from clusterd.model import Config, Node, Service
 
@@ -148,7 +148,7 @@ def due(settings: Config) -> int:
     cli.answer(mirrored={})
     if ownership.standby():
         return OK
-    now = time.time()
+    now = view.now()
     waiting = [service for service in settings.services.values() if _is_due(service, now)]
     if run.dry_run:
         for service in waiting:
@@ -169,11 +169,11 @@ def due(settings: Config) -> int:
 
 
 def _is_due(service: Service, now: float) -> bool:
-    """Whether `every` has elapsed since the last start; a start in the future is a clock that was set back."""
+    """Whether `every` has elapsed since the last start in this boot, or there was none."""
     if not service.paths or service.every is None or not ownership.holds(service.home):
         return False
     began = passes.started(service.name)
-    return not began - EARLY <= now < began + service.every - EARLY
+    return began is None or now >= began + service.every - EARLY
 
 
 def _start(settings: Config, service: Service) -> "subprocess.Popen[bytes]":

@@ -1,12 +1,11 @@
 """takeover GROUP: acquire a group on this node."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from clusterd import acquire, cli, config, evidence, log, ownership, run
+from clusterd import acquire, cli, config, evidence, log, ownership, run, urgency
 from clusterd.errors import FAILED, OK, ClusterdError, Usage
 from clusterd.lock import Lock
 from clusterd.model import Config, Group
@@ -14,9 +13,6 @@ from clusterd.model import Config, Group
 DESCRIPTION = """\
 Acquire a group on this node: make sure that nobody else has it, take a new epoch, bring up its address and MAC
 address, announce them, start its services in order."""
-
-ORDINARY = 0
-"""The nice value of everything after the address is up; the watchdog starts a takeover with a better one."""
 
 
 class Order(NamedTuple):
@@ -95,7 +91,7 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
         raise
     print(f"{group.name}: answering", flush=True)
     log.event("address-up", f"{group.name}: answering", group=group.name, epoch=epoch)
-    no_hurry()
+    urgency.no_hurry()  # the watchdog has it begin with a better nice value
     taken = acquire.serve(settings, group, epoch)
     log.event("takeover-served", f"{group.name}: services started", group=group.name, epoch=epoch)
     fresh_start = group.home == settings.me().name and record.holder in ("", group.home)
@@ -143,12 +139,6 @@ def _plan(settings: Config, group: Group, epoch: int) -> int:
     for service in group.services:
         print(f"would start {service.name} ({service.kind})")
     return OK
-
-
-def no_hurry() -> None:
-    """Come first no longer: what is started from here on inherits it."""
-    if os.getpriority(os.PRIO_PROCESS, 0) < ORDINARY:
-        os.setpriority(os.PRIO_PROCESS, 0, ORDINARY)
 
 
 def wait_for_go() -> Order | None:

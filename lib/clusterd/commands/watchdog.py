@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from clusterd import cli, config, keyfile, log, paths, run
+from clusterd import cli, config, keyfile, log, paths, run, urgency
 from clusterd.errors import OK, Busy, ConfigError
 from clusterd.lock import Lock, held
 from clusterd.model import Config
@@ -24,10 +24,6 @@ QUICK = 1.0
 PAUSE = 1.0
 """...is started again only after so many, if it happens again and again."""
 PATIENCE = 3
-FIRST = -15
-"""The nice value until the loop runs, which then has a better one: a busy machine must not make a restart take longer
-than the lease."""
-ORDINARY = 0
 PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -58,7 +54,7 @@ def watchdog(options: argparse.Namespace) -> int:
     from clusterd import arbiter, configtrust, network  # every minute cron starts one that ends here
 
     with lock:
-        _come(FIRST)
+        urgency.come_first()
         settings = config.load(options.config)
         configtrust.check_folders()
         keys = keyfile.read(settings)
@@ -102,7 +98,7 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
             _loop(settings, keys, clean)
         ending.child = child
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-        _come(ORDINARY)
+        urgency.no_hurry()
         if ended:  # told when the next one runs: a disk or a mail server that is slow must not keep it waiting
             notify.tell_detached(settings, "watchdog-restarted", f"the loop ended ({ended}) and is started again")
         _, status = os.waitpid(child, 0)
@@ -147,7 +143,7 @@ def _loop(settings: Config, keys: keyfile.Keys, clean: bool) -> None:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, priority)
     except OSError as error:
         log.debug(f"no real-time priority: {error.strerror}")
-        _come(ORDINARY)
+        urgency.no_hurry()
     try:
         code = watch.Watch(settings, _latest(settings, keys), clean=clean).run()
         if code == watch.ORPHANED:
@@ -168,13 +164,7 @@ def _latest(settings: Config, keys: keyfile.Keys) -> keyfile.Keys:
         return keys
 
 
-def _come(nice: int) -> None:
-    """Before others, or no longer, as far as that is allowed."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-
-
 def _start_again() -> None:
     """Become a fresh watchdog; what is held stays held: that takes less than a lease."""
-    _come(FIRST)
+    urgency.come_first()
     os.execv(sys.argv[0], sys.argv)

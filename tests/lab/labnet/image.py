@@ -25,6 +25,7 @@ PACKAGES = [
     "dma",
     "etcd-server",
     "faketime",
+    "fence-agents",
     "fping",
     "ifupdown",
     "iproute2",

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from . import power, switch
-from .plan import PDU, PDU_PORT, Place
+from .plan import BMC_PORT, PDU, Place
 from .proc import LabError, environment, run, wait_for
 
 NAME = "pdu"
@@ -56,7 +56,7 @@ def start(at: Place, mode: str = "works") -> None:
         env=environment(),
         cwd=Path(__file__).resolve().parents[2],
     )
-    listening = ["ss", "-N", netns, "-Hltn", "sport", "=", f":{PDU_PORT}"]
+    listening = ["ss", "-N", netns, "-Hltn", "sport", "=", f":{BMC_PORT}"]
     wait_for(lambda: run(listening).stdout, 20, "the power switch to listen")
 
 

@@ -9,10 +9,10 @@ import socketserver
 import sys
 from contextlib import suppress
 from datetime import datetime
-from threading import Lock
+from threading import Lock, Thread
 from time import sleep
 
-from . import lifecycle, power
+from . import bmc, lifecycle, power
 from .plan import PDU, PDU_PORT, Place, machine, place
 from .proc import LabError, locked
 
@@ -84,7 +84,9 @@ class Server(socketserver.ThreadingTCPServer):
 
 def main() -> None:
     """Serve until killed."""
-    with Server(place(sys.argv[1])) as server:
+    at = place(sys.argv[1])
+    with Server(at) as server, bmc.Controllers(server, at.folder) as controllers:
+        Thread(target=controllers.serve_forever, daemon=True).start()
         server.serve_forever()
 
 

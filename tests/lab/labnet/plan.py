@@ -15,6 +15,8 @@ MAIL_HOST = "10.1.0.253"
 """ref2: a real SMTP server that keeps every message."""
 PDU, PDU_PORT = "10.1.0.252", 8023
 """The power switch, when there is one (pdu.py)."""
+BMC_PORT, BMC_LOGIN = 443, ("admin", "calvin")
+"""At the same address: the nodes' management controllers, and who may use them (bmc.py)."""
 TIME_SERVERS = ("ref1", "ref2", "client")
 """Real NTP servers; their clock can be made wrong."""
 MAILDIR = "/var/spool/lab-mail"
