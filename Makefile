@@ -17,7 +17,7 @@ SHELL   := /bin/bash
 
 # Of the lab's tests, and of the unit tests; see test.
 AGAIN   := --reruns 2 --rerun-except '^Violated'
-WAITED  := -rR --reruns 1 --only-rerun 'did not happen in time' --only-rerun TimeoutExpired
+WAITED  := -rR --reruns 1 --rerun-except '^Violated'
 
 SCRIPTS := $(notdir $(wildcard scripts/*))
 BIN     := .venv/bin
@@ -66,9 +66,11 @@ unit: venv
 # Unit tests and the lab wait a lot, the simulation computes: it gets what the lab leaves of the machine, and tells when
 # the lab is through. A shared machine may starve a node for longer than its heartbeats allow: what fails in the lab is
 # run again, and the report says so and why. Never so what must not happen on a busy machine either (Violated): two
-# nodes that answer, a write that is lost. Of the unit tests only a wait that took too long is tried again.
+# nodes that answer, a write that is lost. A unit test that fails is tried once more for the same reason, as many of them
+# run on the real kernel and processes; but not what was found by chance (see tests/unit/conftest.py). They wait more
+# than they compute: six processes keep two cores busy.
 test: host lint
-	$(BIN)/pytest -n 4 --dist loadfile $(WAITED) tests/unit
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder $(WAITED) tests/unit
 	@mkdir -p build; rm -f build/campaign.jsonl
 	@nice -n 19 $(BIN)/pytest --durations 5 tests/simulation >build/simulation.log 2>&1 & simulation=$$!; \
 	    $(BIN)/pytest -n 3 --dist loadfile $(AGAIN) --durations 5 -m "not alone" tests/lab && lab=0 || lab=$$?; \

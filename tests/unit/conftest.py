@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 from clusterd import config, log, model, paths
 
@@ -19,6 +19,9 @@ CONF = ROOT / "conf"
 """The article's pair, as shipped."""
 SCRIPTS = ROOT / "scripts"
 KEY = "an example of a key, not a secret\n"
+
+# A script that a test starts need not compile what it imports: without this each of them would, every time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A busy machine makes no test fail, and no folder is left in the tree.
 settings.register_profile("clusterd", deadline=None, database=None)
@@ -143,6 +146,21 @@ def pair(pair_files: Box, hostname: Callable[[str], None]) -> model.Config:
     """The article's pair as serv1 sees it. The folders are those of the fixture `box`."""
     hostname("serv1")
     return config.load(str(pair_files.conf))
+
+
+LONGEST = ("test_install", "test_receiver", "test_gate", "test_mirror", "test_rollback", "test_takeover")
+"""These files take a minute or two each: a run of several processes that came to one of them last would wait for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others in their order. What was found by chance is not tried again: a second time,
+    chance may miss it.
+    """
+    names = [Path(__file__).with_name(f"{stem}.py") for stem in LONGEST]
+    items.sort(key=lambda item: names.index(item.path) if item.path in names else len(names))
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.flaky(reruns=0))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

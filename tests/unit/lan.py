@@ -7,6 +7,7 @@ the watchdog calls; the fixture takes it back out.
 import ctypes
 import json
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ class Lan:
     """The namespaces of one test. NICs of the nodes: eth0 (main) and eth2 (redundant); the router has eth0 only."""
 
     def __init__(self) -> None:
-        self.prefix = f"cdtest{os.getpid()}"
+        # What a killed run has left has another name, even if it was made by a process of the same number.
+        self.prefix = f"cdtest{os.getpid()}-{secrets.token_hex(2)}"
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY)
 
     def up(self) -> None:
@@ -88,7 +90,7 @@ class Lan:
         return found[0] if found else None
 
     @staticmethod
-    def wait_until(true: Callable[[], bool], timeout: float = 5.0) -> float:
+    def wait_until(true: Callable[[], bool], timeout: float = 10.0) -> float:
         """Wait until it is true; the seconds that it took. Fails when it takes longer than `timeout`."""
         start = time.monotonic()
         while not true():

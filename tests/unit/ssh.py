@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from clusterd import paths
 from clusterd.model import Config, Network
 
@@ -51,13 +53,16 @@ class Host:
             f"SetEnv CLUSTERD_STATE={self.root}/state CLUSTERD_RUN={self.root}/run CLUSTERD_LOG={self.root}/log\n"
         )
         self.process = subprocess.Popen([SSHD, "-D", "-f", config], stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while time.monotonic() < end:
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 break
             except OSError:
+                assert self.process.poll() is None, f"sshd ended at once: is port {self.port} taken?"
                 time.sleep(0.02)
+        else:
+            pytest.fail("did not happen in time: sshd listens")
         ssh = self.box.home / ".ssh"
         ssh.mkdir(mode=0o700, exist_ok=True)
         (ssh / "config").write_text(f"Host serv2\n  Port {self.port}\n  IdentityFile {self.user_key}\n")

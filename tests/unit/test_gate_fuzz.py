@@ -194,13 +194,27 @@ word = st.one_of(
 )
 
 
+# Made once: a strategy that is made for each drawing costs more than what it draws.
+real = st.sampled_from(LEGITIMATE)
+changes = st.lists(
+    st.tuples(
+        st.integers(0, 8),
+        st.sampled_from(["replace", "insert", "drop", "append", "prefix", "double", "quote", "cut"]),
+    ),
+    max_size=3,
+)
+quotes = st.sampled_from(["'{}'", '"{}"', "\\{}", "$({})", "{};", "{}\n", "\n{}"])
+in_front = st.none() | st.sampled_from(PROGRAMS)
+between = st.sampled_from([" ", " ", " ", "  ", "\t", "\n", "\u00a0", "\x1f"])
+for_nul = st.sampled_from(["", "\x01"])
+
+
 @st.composite
 def requests(draw: st.DrawFn) -> str:
     """One SSH_ORIGINAL_COMMAND: a real one with things done to it; without NUL, as in any environment."""
-    words = list(draw(st.sampled_from(LEGITIMATE)))
-    for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(words)))
-        how = draw(st.sampled_from(["replace", "insert", "drop", "append", "prefix", "double", "quote", "cut"]))
+    words = list(draw(real))
+    for place, how in draw(changes):
+        at = place % (len(words) + 1)
         near = min(at, len(words) - 1) if words else 0
         if how == "insert" or not words:
             words.insert(at, draw(word))
@@ -215,14 +229,14 @@ def requests(draw: st.DrawFn) -> str:
         elif how == "double":
             words.insert(near, words[near])
         elif how == "quote":
-            quotes = st.sampled_from(["'{}'", '"{}"', "\\{}", "$({})", "{};", "{}\n", "\n{}"])
             words[near] = draw(quotes).replace("{}", words[near])
         else:
             words[near] = words[near][: len(words[near]) // 2]
-    if draw(st.booleans()):
-        words.insert(0, draw(st.sampled_from(PROGRAMS)))
-    text = draw(st.sampled_from([" ", " ", " ", "  ", "\t", "\n", "\u00a0", "\x1f"])).join(words)
-    return text.replace("\0", draw(st.sampled_from(["", "\x01"])))
+    program = draw(in_front)
+    if program is not None:
+        words.insert(0, program)
+    text = draw(between).join(words)
+    return text.replace("\0", draw(for_nul)) if "\0" in text else text
 
 
 # --- the gate that is asked ------------------------------------------------------------------------------------------
@@ -482,40 +496,44 @@ def test_the_real_script_with_programs_that_tell(guarded: Guarded, totals: dict[
 
 # --- the control channel of a pass -----------------------------------------------------------------------------------
 
-junk = st.recursive(
+junk: st.SearchStrategy[Any]
+junk = scalars = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(["/etc", "..", "a\0b"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
+    | st.sampled_from(["/etc", "..", "a\0b"])
 )
+for _ in range(2):
+    junk = scalars | st.lists(junk, max_size=4) | st.dictionaries(st.text(max_size=8), junk, max_size=4)
 PATHS = [
     *("{data}/", "{data}/file", "{data}/link/etc", "{data}/../outside/etc", "{outside}/etc", "/etc", "/", "", "{data}"),
     *("{data}//file", "{data}/./file", "/../../../../etc", "etc", "{data}x/file", "{data}/a\nb", "{data}/\udcff"),
 ]
 
 
+some_path = st.sampled_from(PATHS)
+verbs = st.sampled_from(["begin", "begin", "end", "clock", "look"]) | junk
+credible: dict[str, st.SearchStrategy[Any]] = {
+    "space": st.dictionaries(some_path, st.integers(-1, 10**20), max_size=2),
+    "folders": st.lists(some_path, max_size=3),
+    "both": st.lists(some_path, max_size=3),
+    "complete": st.booleans(),
+    "entries": st.integers(-1, 10**20),
+    "changes": st.lists(st.tuples(some_path, st.sampled_from(["replaced", "deleted", "x"])).map(list), max_size=3),
+}
+good_facts = st.fixed_dictionaries(credible)
+spoilt = st.dictionaries(st.sampled_from(sorted(credible)), junk, max_size=2)
+left_out = st.just("nothing") | st.sampled_from(sorted(credible))
+
+
 @st.composite
 def messages(draw: st.DrawFn) -> dict[str, Any]:
     """What a sender says to the receiver's session, or something like it."""
-    path = st.sampled_from(PATHS)
-    verb = draw(st.sampled_from(["begin", "begin", "end", "clock", "look"]) | junk)
-    good: dict[str, Any] = {
-        "space": draw(st.dictionaries(path, st.integers(-1, 10**20), max_size=2)),
-        "folders": draw(st.lists(path, max_size=3)),
-        "both": draw(st.lists(path, max_size=3)),
-        "complete": draw(st.booleans()),
-        "entries": draw(st.integers(-1, 10**20)),
-        "changes": draw(st.lists(st.tuples(path, st.sampled_from(["replaced", "deleted", "x"])).map(list), max_size=3)),
-    }
-    for key in draw(st.lists(st.sampled_from(sorted(good)), max_size=2)):
-        good[key] = draw(junk)
-    for key in draw(st.lists(st.sampled_from(sorted(good)), max_size=1)):
-        good.pop(key, None)
-    return {"do": verb, **good}
+    said = {"do": draw(verbs), **draw(good_facts), **draw(spoilt)}
+    said.pop(draw(left_out), None)
+    return said
 
 
 class Said:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterd import grant
@@ -164,15 +164,13 @@ pictures = given(
 )
 
 
-@pictures
-def test_nothing_is_put_up_without_a_grant_that_outlives_it(rules: Rules, who: Me, other: Peer) -> None:
+def nothing_is_put_up_without_a_grant_that_outlives_it(rules: Rules, who: Me, other: Peer) -> None:
     for action in actions(rules, who, other):
         if isinstance(action, Acquire | Resume) and not (rules.fencing and not other.fresh(rules, NOW)):
             assert who.groups[action.group].granted_until > NOW + rules.lease
 
 
-@pictures
-def test_nothing_is_renewed_beyond_its_grant(rules: Rules, who: Me, other: Peer) -> None:
+def nothing_is_renewed_beyond_its_grant(rules: Rules, who: Me, other: Peer) -> None:
     """Unless the arbiter is silent, failsafe is meant, and the peer knows whose it is."""
     for group in who.groups.values():
         if grant.renewable(rules, who, group, (other,), NOW) and group.granted_until <= NOW + rules.lease:
@@ -180,8 +178,7 @@ def test_nothing_is_renewed_beyond_its_grant(rules: Rules, who: Me, other: Peer)
             assert other.fresh(rules, NOW) and other.hears_me
 
 
-@pictures
-def test_what_is_served_without_a_grant_is_dropped(rules: Rules, who: Me, other: Peer) -> None:
+def what_is_served_without_a_grant_is_dropped(rules: Rules, who: Me, other: Peer) -> None:
     done = {action.group for action in actions(rules, who, other) if hasattr(action, "group")}
     for name, group in who.groups.items():
         ended = group.granted_until <= NOW and not grant.failsafe(rules, who, group, (other,), NOW)
@@ -189,13 +186,24 @@ def test_what_is_served_without_a_grant_is_dropped(rules: Rules, who: Me, other:
             assert name in done
 
 
-@pictures
-def test_what_is_asked_for_is_not_done_as_well(rules: Rules, who: Me, other: Peer) -> None:
+def what_is_asked_for_is_not_done_as_well(rules: Rules, who: Me, other: Peer) -> None:
     answer = decide(rules, who, (other,), NOW)
     done = {getattr(action, "group", "") for action in answer.actions}
     assert not done & set(answer.asks)
     for name, epoch in answer.asks.items():
         assert epoch >= max(who.groups[name].epoch, other.groups.get(name, Claim()).epoch * (not who.groups[name].held))
+
+
+@settings(max_examples=250)
+@pictures
+def test_whatever_the_picture(rules: Rules, who: Me, other: Peer) -> None:
+    for holds in (
+        nothing_is_put_up_without_a_grant_that_outlives_it,
+        nothing_is_renewed_beyond_its_grant,
+        what_is_served_without_a_grant_is_dropped,
+        what_is_asked_for_is_not_done_as_well,
+    ):
+        holds(rules, who, other)
 
 
 def test_the_times_fit() -> None:

@@ -213,7 +213,7 @@ def test_hardware_that_takes_no_word_any_more_stops_nobody(
     wait(dog._speaking.locked)
     began = time.monotonic()
     dog.pet(102.0, well=True)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5, "20 s, if it were waited for"
     dog.disarm()
     assert time.monotonic() - began < 5
     stuck.set()

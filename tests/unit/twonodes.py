@@ -109,13 +109,15 @@ class Two:
         self.sshd = subprocess.Popen(
             [*self.enter(), "/usr/sbin/sshd", "-D", "-f", f"{self.top}/sshd_config"], stderr=subprocess.DEVNULL
         )
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while time.monotonic() < end:
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return
             except OSError:
+                assert self.sshd.poll() is None, f"sshd ended at once: is port {self.port} taken?"
                 time.sleep(0.02)
+        pytest.fail("did not happen in time: sshd listens")
 
     def enter(self) -> list[str]:
         assert self.namespace
