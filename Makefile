@@ -18,6 +18,8 @@ SHELL   := /bin/bash
 # Of the lab's tests, and of the unit tests; see test.
 AGAIN   := --reruns 2 --rerun-except '^Violated'
 WAITED  := -rR --reruns 1 --rerun-except '^Violated'
+# A script that a test starts need not compile what it imports.
+TESTS   = env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
 SCRIPTS := $(notdir $(wildcard scripts/*))
 BIN     := .venv/bin
@@ -63,20 +65,17 @@ format: venv
 unit: venv
 	$(BIN)/pytest tests/unit
 
-# Unit tests and the lab wait a lot, the simulation computes: it gets what the lab leaves of the machine, and tells when
-# the lab is through. A shared machine may starve a node for longer than its heartbeats allow: what fails in the lab is
-# run again, and the report says so and why. Never so what must not happen on a busy machine either (Violated): two
-# nodes that answer, a write that is lost. A unit test that fails is tried once more for the same reason, as many of them
-# run on the real kernel and processes; but not what was found by chance (see tests/unit/conftest.py). They wait more
-# than they compute: six processes keep two cores busy.
+# One kind after the other, for each of them keeps two cores busy. A shared machine may starve a node for longer than its
+# heartbeats allow: what fails in the lab is run again, and the report says so and why. Never so what must not happen on
+# a busy machine either (Violated): two nodes that answer, a write that is lost. A unit test that fails is tried once
+# more for the same reason, as many of them run on the real kernel and processes; but not what was found by chance (see
+# tests/unit/conftest.py).
 test: host lint
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder $(WAITED) tests/unit
+	$(TESTS) -n 4 --dist loadfile --no-loadscope-reorder $(WAITED) tests/unit
+	$(TESTS) --durations 5 tests/simulation
 	@mkdir -p build; rm -f build/campaign.jsonl
-	@nice -n 19 $(BIN)/pytest --durations 5 tests/simulation >build/simulation.log 2>&1 & simulation=$$!; \
-	    $(BIN)/pytest -n 3 --dist loadfile $(AGAIN) --durations 5 -m "not alone" tests/lab && lab=0 || lab=$$?; \
-	    wait $$simulation && simulation=0 || simulation=$$?; \
-	    cat build/simulation.log; exit $$((lab | simulation))
-	$(BIN)/pytest -m alone tests/lab
+	$(TESTS) -n 4 --dist loadfile $(AGAIN) --durations 10 -m "not alone" tests/lab
+	$(TESTS) -m alone tests/lab
 
 # What make test does with a tenth of it: 200,000 files and one of 10 GB, on busy machines. Needs 25 GB of disk.
 load: host venv

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -215,14 +214,10 @@ def test_uninstall_leaves_configuration_state_and_logs_and_purge_nothing(copied:
     assert [path for path in copied.rglob("*") if path.is_file() or path.is_symlink()] == []
 
 
-def test_without_a_network_one_line_says_what_is_missing(copied: Path) -> None:
-    """The environment is there, which needs none; the packages are not."""
-    venv = copied / PREFIX[1:] / "lib/clusterd/venv"
-    (venv / ".requirements").unlink()
-    for path in next((venv / "lib").iterdir()).glob("site-packages/configobj*"):
-        shutil.rmtree(path)
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": "/dev/null"}
-    done = make("install", f"DESTDIR={copied}", f"PREFIX={PREFIX}", check=False, **offline)
+def test_without_a_network_one_line_says_what_is_missing(tmp_path: Path) -> None:
+    done = make(
+        "install", f"DESTDIR={tmp_path}", check=False, PIP_NO_INDEX="1", PIP_FIND_LINKS="", PIP_CONFIG_FILE="/dev/null"
+    )
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if not re.match(r"make(\[\d+\])?: \*\*\*", line)]
     assert len(lines) == 1, done.stderr
