@@ -108,6 +108,7 @@ def _end_pass(config: Config, service: model.Service) -> services.Outcome | None
         cut = rollback.settle(service)
     except (ClusterdError, OSError) as error:
         return services.Outcome(service.name, False, f"not started: {error}", 0.0)
+    strays.recall(config, service.name)
     if cut:
         tell_cut(config, service, cut)
         if cut.served == passes.NEWEST:

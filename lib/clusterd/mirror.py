@@ -5,7 +5,7 @@ complete. Otherwise its list of changes is the plan: what it would delete is hel
 is touched; a second run carries it out, into a backup set at the receiver.
 """
 
-from clusterd import guards, lock, run, strays
+from clusterd import guards, lock, run
 from clusterd.errors import Failed
 from clusterd.model import Config, Node, Service
 from clusterd.transfer import Pass
@@ -56,9 +56,6 @@ def run_pass(
         report = made.run(progress)
         if report.ok and not last and not run.dry_run:
             _after(config, service, node)
-    if report.unmirrored or report.both:
-        kept = report.backup_set or ""
-        strays.tell(config, report.service, report.peer, kept, report.unmirrored, report.both)
     return report
 
 

@@ -33,6 +33,8 @@ class Session:
         self.began = setback.now()
         self.set = ""
         self.found: tuple[tuple[str, bool], ...] | None = None
+        self.untold = False
+        """The sender has been answered what only this node had, and has not said yet that a person is told."""
         self.record = Record(service.name)
 
     def run(self) -> None:
@@ -49,6 +51,8 @@ class Session:
             finally:
                 if self.set:
                     self._end_cut()
+                if self.untold:
+                    strays.recall(self.config, self.service.name)
 
     def _recover(self, *, before_start: bool = False) -> Record:
         """Finish what a cut pass left behind; what it has taken away here that is nowhere else is told at last."""
@@ -56,6 +60,7 @@ class Session:
         record = recover(self.service, before_start=before_start)
         if before and not before.closed:
             strays.tell_kept(self.config, self.service.name, before.set)
+        strays.recall(self.config, self.service.name)
         return record
 
     def _hello(self) -> dict[str, Any]:
@@ -72,6 +77,10 @@ class Session:
     def _answer(self, message: dict[str, Any]) -> bool:
         """Do what the sender asks; whether more is to come."""
         wanted = message.get("do")
+        if wanted == "told" and self.untold:
+            strays.forget(self.service.name)
+            self.untold = False
+            return False
         with self.channel.alive():
             if wanted == "clock":
                 answer: dict[str, Any] = {"clock": time.time()}
@@ -84,7 +93,7 @@ class Session:
             else:
                 raise Failed(f"{self.node} asks for what there is not: {str(wanted)[:80]!r}")
         self.channel.send(**answer)
-        return bool(wanted != "end")
+        return bool(wanted != "end") or self.untold
 
     def _look(self) -> dict[str, Any]:
         """What is in the tree: how much, and on the way back, what only this node has."""
@@ -187,10 +196,15 @@ class Session:
             self.record = tidy(self.service, self.record)
             if self.record.unfinished:
                 spare(self.record.unfinished)
+        if self.found:
+            strays.note(self.service.name, self.set)
         summary = backups.finish(self.set, complete=said.complete, entries_hint=said.changes)
         self.set = ""
         marked = backups.entries(summary.set) if summary.unmirrored or summary.both else ()
         lost = [(entry.path, entry.unmirrored, entry.both) for entry in marked if entry.unmirrored or entry.both]
+        self.untold = bool(self.found and lost)
+        if self.found and not lost:
+            strays.forget(self.service.name)
         return {
             "set": summary.set if summary.entries else "",
             "unmirrored": [path for path, unmirrored, _ in lost if unmirrored],

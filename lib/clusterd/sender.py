@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from clusterd import log, peer, rsync, run
@@ -117,6 +118,11 @@ class Control:
     def finish(self, *, complete: bool, entries: int, changes: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
         """The pass is over; returns what was kept."""
         return self.ask("end", complete=complete, entries=entries, changes=changes)
+
+    def told(self) -> None:
+        """A person is told of what the other side had alone: it need not do that itself."""
+        with suppress(Ended):
+            self.channel.send(do="told")
 
     def ask(self, what: str, **facts: Any) -> dict[str, Any]:
         """One question, one answer."""

@@ -1,11 +1,12 @@
 """No silent winner: a person is told of files that only a returning node had, and of those that both had changed.
 
-What a whole pass has found is told by its sender; what one that was cut has taken away already, by the receiver.
+What a whole pass has found is told by its sender; what one that was cut has taken away already, by the receiver. And
+so is what the sender did not live to tell: the receiver keeps a note of it until it hears that it is told.
 """
 
 from collections.abc import Sequence
 
-from clusterd import backups
+from clusterd import backups, paths, state
 from clusterd.errors import Failed
 from clusterd.model import Config
 
@@ -46,3 +47,28 @@ def tell_kept(config: Config, service: str, kept: str) -> None:
     if marked:
         paths = [each.path for each in marked if each.unmirrored]
         tell(config, service, made.receiver, kept, paths, [each.path for each in marked if each.both])
+
+
+def note(service: str, kept: str) -> None:
+    """Remember, over a crash, that a person has yet to be told of what is in that set of this node."""
+    state.write(_note(service), {"set": kept})
+
+
+def forget(service: str) -> None:
+    """It is told, or there was nothing."""
+    state.remove(_note(service))
+
+
+def recall(config: Config, service: str) -> None:
+    """Tell what nobody has lived to tell."""
+    try:
+        noted = state.read(_note(service))
+    except Failed:
+        noted = None  # damaged: purge_backups still lists the set, and reminds of it
+    if noted:
+        tell_kept(config, service, str(noted.get("set", "")))
+        forget(service)
+
+
+def _note(service: str) -> str:
+    return f"{paths.STRAYS}/{service}.json"

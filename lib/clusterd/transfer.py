@@ -4,7 +4,7 @@ import os
 import time
 from typing import NamedTuple
 
-from clusterd import guards, log, passes, peer, rsync, run
+from clusterd import guards, log, passes, peer, rsync, run, strays
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Config, Node, Service
 from clusterd.passes import Done, Place
@@ -209,6 +209,11 @@ class Pass:
             (item.path, "deleted" if item.deleted else "replaced") for item in items if item.deleted or item.replaced
         ]
         ended = control.finish(complete=not problem, entries=self._entries(made), changes=kept)
+        if ended["unmirrored"] or ended["both"]:
+            strays.tell(
+                self.config, self.service.name, self.node.name, ended["set"], ended["unmirrored"], ended["both"]
+            )
+            control.told()
         if failed:
             problem = made.why(ended.get("why", ""))
         if not problem:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clusterd import passes, sender, setback
+from clusterd import passes, sender, setback, strays
 from clusterd.errors import Failed
 from clusterd.passes import Done
 from unit.test_mirror import fill, go, kept, refused, sets, tree
@@ -87,6 +87,44 @@ def test_unmirrored_files_are_found_listed_and_kept(two: Two) -> None:
     (two.data / "edited-here").write_text("again")
     report = go(two)
     assert (report.ok, report.unmirrored, report.both) == (True, (), ())
+
+
+def test_what_the_sender_did_not_live_to_tell_is_told_by_the_receiver(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(two)
+    assert go(two).ok
+    swap(two)
+    (two.copy / "new-there").write_text("written on serv2, never mirrored")
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(strays, "tell", die)
+        go(two)
+    end = time.monotonic() + 20
+    while not told(two) and time.monotonic() < end:
+        time.sleep(0.05)
+    [notice] = told(two)
+    assert notice["node"] == "serv2"
+    assert notice["files"] == [str(two.data / "new-there")]
+    assert go(two).ok
+    assert len(told(two)) == 1, "once"
+
+
+def test_what_neither_lived_to_tell_is_told_with_the_next_pass(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(two)
+    assert go(two).ok
+    swap(two)
+    (two.copy / "new-there").write_text("written on serv2, never mirrored")
+    found = go(two).backup_set
+    assert len(told(two)) == 1
+    two.there_python(f"from clusterd import strays; strays.note('data', {found!r})")
+    assert go(two).ok
+    assert [notice["set"] for notice in told(two)] == [found, found]
+    assert go(two).ok
+    assert len(told(two)) == 2
 
 
 def test_nothing_unmirrored_nothing_told(two: Two) -> None:
