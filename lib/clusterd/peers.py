@@ -4,7 +4,7 @@ import time
 
 from clusterd import fence, model, picture, quorum, view
 from clusterd.heartbeat import Path
-from clusterd.picture import Claim, Me, Peer, Rules
+from clusterd.picture import NO_CLAIM, Claim, Me, Peer, Rules
 from clusterd.word import Word
 
 LAN = "lan"
@@ -107,7 +107,11 @@ class Peers:
         """Whether a peer is overdue on one path at least: both ends count the reference hosts anew, before they judge
         whose network it is.
         """
-        return any(_overdue(rules, at, now) for peer in self.peers.values() for at in peer.heard.values())
+        for peer in self.peers.values():
+            for at in peer.heard.values():
+                if _overdue(rules, at, now):
+                    return True
+        return False
 
     def heard(self, rules: Rules, now: float) -> tuple[str, ...]:
         """The peers that are heard now."""
@@ -119,9 +123,16 @@ class Peers:
 
     def limits(self, rules: Rules, now: float) -> list[float]:
         """When a peer that says nothing more is overdue, not heard, dead: the times that are yet to come."""
-        lasts = [last for peer in self.peers.values() if (last := peer.last()) is not None]
-        times = (rules.interval + picture.SLACK, rules.isolated_after, rules.dead_after)
-        return [at for last in lasts for limit in times if (at := last + limit + 0.001) > now]
+        limits = []
+        for peer in self.peers.values():
+            last = peer.last()
+            if last is None:
+                continue
+            for limit in (rules.interval + picture.SLACK, rules.isolated_after, rules.dead_after):
+                at = last + limit + 0.001
+                if at > now:
+                    limits.append(at)
+        return limits
 
     def seen(self, rules: Rules, now: float) -> dict[str, tuple[int, int]]:
         """What has been heard last of each peer, for its information; a pair needs none."""
@@ -141,7 +152,7 @@ class Peers:
             word = self.words.get(name)
             if not self.peers[name].hears_me:
                 continue
-            if word is None or word.seen.get(me, (0, 0)) < since or picture.wanted(word.groups.get(group, Claim())):
+            if word is None or word.seen.get(me, (0, 0)) < since or picture.wanted(word.groups.get(group, NO_CLAIM)):
                 return False
         return True
 

@@ -234,8 +234,8 @@ class Loop:
         sim = self.sim
         sim.machine, sim.process = self.machine, None
         try:
-            self.watch.turn()
-            wait = self.watch._wait()
+            self.watch.go_on(self.watch.selector.select())
+            wait = self.watch.wait()
         except Exception as error:  # noqa: BLE001 - a traceback of the program is what we are looking for
             sim.crashed("watchdog", error)
             wait = 0.05
