@@ -55,7 +55,8 @@ class Peers:
             self.peers[word.node] = peer._replace(heard={**peer.heard, path: now})
             return False
         before = (peer.groups, peer.standby, peer.reach, peer.hears_me)
-        overdue = (peer.silence(now) or now) > self.config.heartbeat.isolated_after
+        silence = peer.silence(now)
+        overdue = silence is None or silence > self.config.heartbeat.isolated_after
         self.words[word.node] = word
         self.skews[word.node] = word.clock - time.time()
         heard = {**peer.heard, path: now}

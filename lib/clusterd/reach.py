@@ -33,11 +33,11 @@ class Asked(NamedTuple):
     def ask(self, now: float) -> "Asked":
         """The state after one more question."""
         first = self.first_unanswered if self.first_unanswered is not None else now
-        return self._replace(last_asked=now, unanswered=self.unanswered + 1, first_unanswered=first)
+        return Asked(now, self.unanswered + 1, first, self.answered_at)
 
     def answer(self, now: float) -> "Asked":
         """The state after an answer."""
-        return self._replace(unanswered=0, first_unanswered=None, answered_at=now)
+        return Asked(self.last_asked, answered_at=now)
 
     def silent_since(self, now: float) -> float | None:
         """Since when it does not answer, if it was asked often and long enough to say so."""
