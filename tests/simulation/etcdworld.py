@@ -19,8 +19,8 @@ LATE = 0.7
 """Seconds by which etcd is late at most in ending a lease."""
 STEP = 0.02
 """Seconds by which the steward comes too late, at most; also when something else is wanted."""
-FIRST, LAST, LONGEST = 1.0, 9.0, 6.0
-"""As the other faults."""
+FIRST, LAST, LONGEST = 0.7, 4.0, 6.0
+"""About as the other faults."""
 
 
 def chosen(settings: "Settings", seed: int, *, always: bool = False) -> "Settings":

@@ -32,7 +32,7 @@ from simulation.world import PAIR, World  # noqa: E402
 
 BOUND = 60.0
 """Seconds after the last fault in which the cluster is whole again; failed scripts are tried again ever more rarely."""
-CALM = 0.5
+CALM = 0.3
 """Seconds for which it must be whole."""
 
 
