@@ -87,11 +87,13 @@ class Duties:
     def fences(self, machine: "Machine", other: "Machine") -> None:
         """A takeover has the other node switched off: not if that has been heard again for long.
 
-        By a watchdog that could end the takeover all the while: what was stopped goes on before it does.
+        By a watchdog that could end the takeover all the while: what was stopped goes on before it does. And by words
+        that are no rumours to it: the other one has heard it since its boot.
         """
         world, now = self.world, self.world.clock.now
         between, process = (other.name, machine.name), world.process
-        heard = now - world.heard.get(between, -1.0) < world.settings.isolated_after and machine.listening()
+        recent = now - world.heard.get(between, -1.0) < world.settings.isolated_after and machine.listening()
+        heard = recent and machine.loop is not None and machine.loop.watch.door.nonce in world.words[between].echo
         since = max(world.fresh_since.get(between, now), machine.thawed)
         if heard and process and "--on-go" in process.name and now - since > HEARD:
             world.violated(f"{machine.name} has {other.name} switched off, which it hears")
