@@ -75,6 +75,8 @@ class Crew:
     def intend(self, taking: dict[str, int], word: int) -> None:
         """These groups are to be taken, with these epochs; `word` is the number of the next one that tells of it."""
         before = self.intentions
+        if not (before or taking):
+            return
         known = {group: before[group] for group, epoch in taking.items() if before.get(group, (0, 0))[0] == epoch}
         self.intentions = {group: known.get(group, (epoch, word)) for group, epoch in taking.items()}
 

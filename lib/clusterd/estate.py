@@ -100,7 +100,8 @@ class Estate:
         held = self._held(record)
         settled = record.phase in (ownership.HELD, ownership.FREE)
         busy = group in self.broken or crew.busy(group) or lock.held(f"group-{group}")
-        asked = list(self.asked.get(group, {}).values())
+        ordered = crew.ordered(group)
+        asked = list(self.asked[group].values()) if group in self.asked else []
         return Own(
             home=group,
             epoch=record.epoch,
@@ -112,8 +113,8 @@ class Estate:
             busy=busy,
             intended=0 if held else crew.intended(group),
             intending=crew.intending(group),
-            ordered=crew.ordered(group),
-            unheard=tuple(crew.unheard.get(group, ())) if crew.ordered(group) else (),
+            ordered=ordered,
+            unheard=tuple(crew.unheard.get(group, ())) if ordered else (),
             silent_since=reach.silent_since(asked, now),
             answered=reach.answered(asked, now),
             retry_at=crew.retry_at.get(group, 0.0),

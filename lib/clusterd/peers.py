@@ -4,7 +4,7 @@ import time
 
 from clusterd import fence, model, picture, quorum, view
 from clusterd.heartbeat import Path
-from clusterd.picture import Claim, Me, Peer, Rules
+from clusterd.picture import NO_CLAIM, Claim, Me, Peer, Rules
 from clusterd.word import Word
 
 LAN = "lan"
@@ -55,7 +55,8 @@ class Peers:
             self.peers[word.node] = peer._replace(heard={**peer.heard, path: now})
             return False
         before = (peer.groups, peer.standby, peer.reach, peer.hears_me)
-        overdue = (peer.silence(now) or now) > self.config.heartbeat.isolated_after
+        silence = peer.silence(now)
+        overdue = silence is None or silence > self.config.heartbeat.isolated_after
         self.words[word.node] = word
         self.skews[word.node] = word.clock - time.time()
         heard = {**peer.heard, path: now}
@@ -107,7 +108,11 @@ class Peers:
         """Whether a peer is overdue on one path at least: both ends count the reference hosts anew, before they judge
         whose network it is.
         """
-        return any(_overdue(rules, at, now) for peer in self.peers.values() for at in peer.heard.values())
+        for peer in self.peers.values():
+            for at in peer.heard.values():
+                if _overdue(rules, at, now):
+                    return True
+        return False
 
     def heard(self, rules: Rules, now: float) -> tuple[str, ...]:
         """The peers that are heard now."""
@@ -119,9 +124,16 @@ class Peers:
 
     def limits(self, rules: Rules, now: float) -> list[float]:
         """When a peer that says nothing more is overdue, not heard, dead: the times that are yet to come."""
-        lasts = [last for peer in self.peers.values() if (last := peer.last()) is not None]
-        times = (rules.interval + picture.SLACK, rules.isolated_after, rules.dead_after)
-        return [at for last in lasts for limit in times if (at := last + limit + 0.001) > now]
+        limits = []
+        for peer in self.peers.values():
+            last = peer.last()
+            if last is None:
+                continue
+            for limit in (rules.interval + picture.SLACK, rules.isolated_after, rules.dead_after):
+                at = last + limit + 0.001
+                if at > now:
+                    limits.append(at)
+        return limits
 
     def seen(self, rules: Rules, now: float) -> dict[str, tuple[int, int]]:
         """What has been heard last of each peer, for its information; a pair needs none."""
@@ -141,7 +153,7 @@ class Peers:
             word = self.words.get(name)
             if not self.peers[name].hears_me:
                 continue
-            if word is None or word.seen.get(me, (0, 0)) < since or picture.wanted(word.groups.get(group, Claim())):
+            if word is None or word.seen.get(me, (0, 0)) < since or picture.wanted(word.groups.get(group, NO_CLAIM)):
                 return False
         return True
 

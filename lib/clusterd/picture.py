@@ -57,6 +57,10 @@ class Claim(NamedTuple):
     """The epoch with which the speaker is about to take it: decided, not done yet."""
 
 
+NO_CLAIM = Claim()
+"""What a node says of a group of which it says nothing."""
+
+
 class Own(NamedTuple):
     """What this node knows of one group."""
 
@@ -158,8 +162,11 @@ class Peer(NamedTuple):
 
     def last(self) -> float | None:
         """When it was last heard on any path."""
-        times = [at for at in self.heard.values() if at is not None]
-        return max(times) if times else None
+        last = None
+        for at in self.heard.values():
+            if at is not None and (last is None or at > last):
+                last = at
+        return last
 
     def silence(self, now: float) -> float | None:
         """Seconds since it was last heard; None if never in this boot."""
@@ -168,8 +175,18 @@ class Peer(NamedTuple):
 
     def fresh(self, rules: Rules, now: float) -> bool:
         """Whether what it said last is its present word."""
-        silence = self.silence(now)
-        return silence is not None and silence <= rules.isolated_after
+        last = self.last()
+        return last is not None and now - last <= rules.isolated_after
+
+    def claim(self, group: str) -> Claim:
+        """What it said of the group."""
+        return self.groups.get(group, NO_CLAIM)
+
+    def rumour(self, rules: Rules, group: str, now: float) -> Claim:
+        """What it says of the group, by a word that may be an old one."""
+        if self.rumoured is None or now - self.rumoured > rules.isolated_after:
+            return NO_CLAIM
+        return self.rumours.get(group, NO_CLAIM)
 
     def dead_paths(self, rules: Rules, now: float) -> list[str]:
         """Paths on which it has not been heard for dead_after."""
@@ -187,7 +204,7 @@ def questions(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> tupl
     for name, own in me.groups.items():
         if own.up or (me.standby and not own.held):
             continue
-        claimed = [peer for peer in peers if peer.groups.get(name, Claim()).held]
+        claimed = [peer for peer in peers if peer.claim(name).held]
         if not any(peer.fresh(rules, now) and not suspicious(rules, peer, now) for peer in claimed):
             asked.append(name)
     return tuple(asked)
@@ -201,21 +218,15 @@ def suspicious(rules: Rules, peer: Peer, now: float) -> bool:
 
 def note(rules: Rules, me: Me, peer: Peer, now: float) -> Peer:
     """The peer with its "since" fields brought up to date; call before `decide`. Pure."""
-    heard = bool(peer.heard) and all(at is not None and now - at <= rules.isolated_after for at in peer.heard.values())
-    outvoted = (
-        peer.fresh(rules, now)
-        and bool(peer.dead_paths(rules, now))
-        and me.reach is not None
-        and peer.reach is not None
-        and me.reach < peer.reach
-    )
-    deaf = peer.fresh(rules, now) and not peer.hears_me
+    fresh = peer.fresh(rules, now)
+    whole = fresh and all(at is not None and now - at <= rules.isolated_after for at in peer.heard.values())
+    fewer = me.reach is not None and peer.reach is not None and me.reach < peer.reach
     return peer._replace(
-        whole_since=_since(peer.whole_since, heard and _sees(me, peer), now),
-        outvoted_since=_since(peer.outvoted_since, outvoted, now),
-        deaf_since=_since(peer.deaf_since, deaf, now),
-        mutual_since=_since(peer.mutual_since, peer.fresh(rules, now) and peer.hears_me, now),
-        arbiter_since=_since(peer.arbiter_since, peer.arbiter and peer.fresh(rules, now), now),
+        whole_since=_since(peer.whole_since, whole and _sees(me, peer), now),
+        outvoted_since=_since(peer.outvoted_since, fresh and fewer and bool(peer.dead_paths(rules, now)), now),
+        deaf_since=_since(peer.deaf_since, fresh and not peer.hears_me, now),
+        mutual_since=_since(peer.mutual_since, fresh and peer.hears_me, now),
+        arbiter_since=_since(peer.arbiter_since, fresh and peer.arbiter, now),
     )
 
 
@@ -228,9 +239,9 @@ def _since(began: float | None, lasts: bool, now: float) -> float | None:
 
 def unheld(rules: Rules, me: Me, peers: tuple[Peer, ...], name: str, now: float) -> bool:
     """Whether nobody claims the group, every peer being heard."""
-    return not me.groups[name].held and all(
-        peer.fresh(rules, now) and not wanted(peer.groups.get(name, Claim())) for peer in peers
-    )
+    if me.groups[name].held:
+        return False
+    return all(not wanted(peer.claim(name)) and peer.fresh(rules, now) for peer in peers)
 
 
 def wanted(claim: Claim) -> bool:
@@ -242,8 +253,10 @@ def latest(me: Me, peers: tuple[Peer, ...], name: str) -> tuple[int, str]:
     """The highest epoch that anybody is known to have given the group, and who held it then."""
     own = me.groups[name]
     claims = [(own.epoch, own.holder)]
-    claims += [(claim.epoch, claim.holder) for peer in peers if (claim := peer.groups.get(name))]
-    best = max(epoch for epoch, _ in claims)
+    for peer in peers:
+        claim = peer.claim(name)
+        claims.append((claim.epoch, claim.holder))
+    best, _ = max(claims)
     holders = {holder for epoch, holder in claims if epoch == best and holder}
     return best, own.home if own.home in holders else min(holders, default="")
 

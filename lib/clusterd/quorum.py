@@ -3,7 +3,7 @@
 With a single peer nothing here ever says anything: a pair has no majority, its reference hosts decide.
 """
 
-from clusterd.picture import UNHELD, Claim, Me, Own, Peer, Rules, dead, wanted
+from clusterd.picture import UNHELD, Me, Own, Peer, Rules, dead, wanted
 
 
 def assess(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> tuple[Peer, ...]:
@@ -71,7 +71,7 @@ def yields(rules: Rules, me: Me, group: str, own: Own, peer: Peer) -> bool:
 
     Of two that only intend to take it, and know that of each other, the first in line goes on.
     """
-    claim = peer.groups.get(group, Claim())
+    claim = peer.claim(group)
     if own.intending and not claim.held and peer.hears_me and precedes(rules, group, me.name, peer.name):
         return False
     return wanted(claim)
@@ -88,6 +88,6 @@ def patience(rules: Rules, me: Me, group: str, peers: tuple[Peer, ...], now: flo
     ahead = 0
     for peer in peers:
         if peer.fresh(rules, now) and peer.hears_me and not peer.standby and peer.reach:
-            theirs = sum(wanted(peer.groups.get(name, Claim())) for name in me.groups)
+            theirs = sum(wanted(peer.claim(name)) for name in me.groups)
             ahead += theirs < mine or (theirs == mine and precedes(rules, group, peer.name, me.name))
     return ahead * rules.dead_after

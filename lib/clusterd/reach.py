@@ -33,11 +33,11 @@ class Asked(NamedTuple):
     def ask(self, now: float) -> "Asked":
         """The state after one more question."""
         first = self.first_unanswered if self.first_unanswered is not None else now
-        return self._replace(last_asked=now, unanswered=self.unanswered + 1, first_unanswered=first)
+        return Asked(now, self.unanswered + 1, first, self.answered_at)
 
     def answer(self, now: float) -> "Asked":
         """The state after an answer."""
-        return self._replace(unanswered=0, first_unanswered=None, answered_at=now)
+        return Asked(self.last_asked, answered_at=now)
 
     def silent_since(self, now: float) -> float | None:
         """Since when it does not answer, if it was asked often and long enough to say so."""
@@ -72,25 +72,29 @@ class Census:
 
     def reached(self, now: float) -> int | None:
         """How many answer; None before each has either answered or been found silent."""
-        states = self.asked.values()
-        if any(asked.answered_at is None and asked.silent_since(now) is None for asked in states):
-            return None
-        return sum(asked.silent_since(now) is None for asked in states)
+        reached = 0
+        for asked in self.asked.values():
+            if asked.silent_since(now) is not None:
+                continue
+            if asked.answered_at is None:
+                return None
+            reached += 1
+        return reached
 
     def unreached_since(self, now: float) -> float | None:
         """Since when none of them has answered; None while one does, or if there are none."""
-        silences = [asked.silent_since(now) for asked in self.asked.values()]
-        if not silences or any(since is None for since in silences):
-            return None
-        return max(since for since in silences if since is not None)
+        return _latest([asked.silent_since(now) for asked in self.asked.values()])
 
 
 def silent_since(asked: list[Asked], now: float) -> float | None:
     """Since when a group is silent: every one of its addresses is."""
-    silences = [each.silent_since(now) for each in asked]
-    if not silences or any(since is None for since in silences):
-        return None
-    return max(since for since in silences if since is not None)
+    return _latest([each.silent_since(now) for each in asked])
+
+
+def _latest(silences: list[float | None]) -> float | None:
+    """Since when all of them have lasted; None if one has not begun, or there are none."""
+    begun = [since for since in silences if since is not None]
+    return max(begun) if begun and len(begun) == len(silences) else None
 
 
 def answered(asked: list[Asked], now: float) -> bool:

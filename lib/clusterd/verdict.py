@@ -16,7 +16,6 @@ from clusterd.picture import (
     PERSON,
     RESUME,
     UNHELD,
-    Claim,
     Me,
     Own,
     Peer,
@@ -116,7 +115,7 @@ def _lost(rules: Rules, me: Me, name: str, own: Own, heard: list[Peer]) -> LetGo
     if not mine:
         return None
     for peer in heard:
-        claim = peer.groups.get(name, Claim())
+        claim = peer.claim(name)
         if claim.holder != me.name and claim.epoch > mine:
             return LetGo(name, claim.epoch, claim.holder, f"{claim.holder} holds it with epoch {claim.epoch}")
         first = quorum.precedes(rules, own.home, me.name, peer.name) and peer.hears_me
@@ -138,7 +137,7 @@ def _deaf(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float
         if _rumoured(rules, name, peer, now) >= own.epoch:
             return Suspend(name, f"{peer.name} may be about to take it, and does not hear us")
     for peer in (peer for peer in peers if peer.fresh(rules, now)):
-        claim = peer.groups.get(name, Claim())
+        claim = peer.claim(name)
         if claim.taking > own.epoch or (claim.taking and not peer.hears_me):
             return Suspend(name, f"{peer.name} is about to take it")
         deaf = peer.deaf_since is not None and now - peer.deaf_since >= rules.dead_after
@@ -149,15 +148,8 @@ def _deaf(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float
 
 def _rumoured(rules: Rules, name: str, peer: Peer, now: float) -> int:
     """The epoch with which the peer has the group, or is about to take it, by a word that may be an old one; or 0."""
-    claim = _rumour(rules, name, peer, now)
+    claim = peer.rumour(rules, name, now)
     return max(claim.taking, claim.epoch if claim.held else 0)
-
-
-def _rumour(rules: Rules, name: str, peer: Peer, now: float) -> Claim:
-    """What the peer says of the group, by a word that may be an old one."""
-    if peer.rumoured is None or now - peer.rumoured > rules.isolated_after:
-        return Claim()
-    return peer.rumours.get(name, Claim())
 
 
 def _vain(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float, isolated: str) -> Desist | None:
@@ -178,7 +170,7 @@ def _vain(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float
     if own.ordered == RESUME:
         if len(heard) < len(peers) or not all(peer.hears_me for peer in heard):
             return Desist(name, "not every peer is heard, and hears that it is coming back")
-        if any(peer.groups.get(name, Claim()).taking > own.epoch for peer in heard):
+        if any(peer.claim(name).taking > own.epoch for peer in heard):
             return Desist(name, "a peer is about to take it")
     elif any(0 < own.intended <= _rumoured(rules, name, peer, now) for peer in peers):
         return Desist(name, "a peer that does not hear this node is about to take it")
@@ -216,7 +208,7 @@ def _outvoted(rules: Rules, me: Me, peer: Peer, now: float) -> bool:
 
 def _tied(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
     """Whether a peer that lets us serve it believes that our epoch was another's: it would take no pass from us."""
-    claims = [peer.groups.get(name, Claim()) for peer in peers if peer.fresh(rules, now)]
+    claims = [peer.claim(name) for peer in peers if peer.fresh(rules, now)]
     return any(claim.epoch == own.epoch and claim.holder not in ("", me.name) and not claim.held for claim in claims)
 
 
@@ -228,7 +220,7 @@ def _resume(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], 
     if own.up:
         return [Resume(name, "a script that was at work on it was cut")]
     heard = [peer for peer in peers if peer.fresh(rules, now)]
-    if any(wanted(peer.groups.get(name, Claim())) for peer in heard) or not all(peer.hears_me for peer in heard):
+    if any(wanted(peer.claim(name)) for peer in heard) or not all(peer.hears_me for peer in heard):
         return []
     if len(heard) == len(peers):
         # One word that came through is not enough: the peer may take it for lost in the next moment.
@@ -242,19 +234,19 @@ def _resume(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], 
 
 def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> list[Action]:
     """A group that is not ours."""
-    epoch, holder = latest(me, peers, name)
-    silent = _silent(rules, own, now)
     heard = [peer for peer in peers if peer.fresh(rules, now)]
     # An old word cannot say that somebody takes it with a new epoch: the epochs in it have been learnt.
-    rumoured = any(_rumour(rules, name, peer, now).taking > own.epoch for peer in peers)
+    rumoured = any(peer.rumour(rules, name, now).taking > own.epoch for peer in peers)
     if rumoured or any(quorum.yields(rules, me, name, own, peer) for peer in heard):
         return []
+    epoch, holder = latest(me, peers, name)
+    silent = _silent(rules, own, now)
     gone = quorum.gone(rules, me, peers, now)
     if not (silent or (rules.fencing and all(hung(rules, peer, now) for peer in gone))):
         return []
     if gone and holder not in [peer.name for peer in heard]:
         for peer in gone:
-            if peer.groups.get(name, Claim()).held or holder == peer.name:
+            if peer.claim(name).held or holder == peer.name:
                 before = now - quorum.patience(rules, me, name, peers, now)
                 turn = quorum.gone(rules, me, peers, before) and (rules.fencing or _silent(rules, own, before))
                 return [Acquire(name, epoch + 1, f"{peer.name} is dead")] if turn else []
@@ -314,7 +306,7 @@ def _return(me: Me, heard: list[Peer]) -> list[Action]:
         return []
     for name, own in me.groups.items():
         for peer in heard:
-            claim = peer.groups.get(name, Claim())
+            claim = peer.claim(name)
             if own.home == me.name and not own.busy and claim.held and not claim.pinned:
                 return [EnterStandby(f"{peer.name} holds {name}")]
     return []

@@ -8,6 +8,7 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from clusterd import arbiter, grant, heartbeat, log, model, paths, picture, reach, setback, state, verdict, view
@@ -38,6 +39,9 @@ RELOAD = 64
 """Exit code of the loop: the configuration has changed and is good, start again with it."""
 ORPHANED = 65
 """The supervising parent is gone: become a new one."""
+
+Events = Sequence[tuple[selectors.SelectorKey, int]]
+"""As a selector returns them."""
 
 
 class Watch:
@@ -106,7 +110,11 @@ class Watch:
 
     def turn(self) -> None:
         """One turn: wait until something comes in or is due, then look, decide and act."""
-        news = self._listen(self._wait())
+        self.go_on(self.selector.select(self.wait()))
+
+    def go_on(self, events: Events) -> None:
+        """What follows the waiting; `events` is what the selector has found."""
+        news = self._listen(events)
         now = view.now()
         if now - self.last_turn > self.rules.isolated_after:
             self._paused(now)
@@ -141,7 +149,7 @@ class Watch:
         if changed or now >= self.next_view:
             self._publish(me, answer, now)
 
-    def _wait(self) -> float:
+    def wait(self) -> float:
         """Seconds until the next thing is due."""
         now = view.now()
         due = [self.next_beat, *self.peers.limits(self.rules, now)]
@@ -149,11 +157,10 @@ class Watch:
             due.append(now + reach.URGENT)
         return max(0.0, min(due) - now)
 
-    def _listen(self, timeout: float) -> bool:
-        """Take in what has come; whether any of it is news."""
-        events = self.selector.select(timeout)
+    def _listen(self, events: Events) -> bool:
+        """Take in what has come, unless it is too old (see _paused); whether any of it is news."""
         now = view.now()
-        if now - self.last_turn > max(self.rules.isolated_after, timeout * 2):
+        if now - self.last_turn > self.rules.isolated_after:
             return True
         news = False
         for key, _ in events:
@@ -189,13 +196,11 @@ class Watch:
     def _me(self, now: float) -> Me:
         sure = now >= self.unsure_until
         groups = self.estate.owns(self.crew, now)
-        for name in groups:
-            since = self.estate.unheld(
-                name,
-                picture.unheld(self.rules, Me(self.name, groups), tuple(self.peers.peers.values()), name, now),
-                now,
-            )
-            groups[name] = groups[name]._replace(unheld_since=since, busy=groups[name].busy or not sure)
+        me, peers = Me(self.name, groups), tuple(self.peers.peers.values())
+        for name, own in groups.items():
+            since = self.estate.unheld(name, picture.unheld(self.rules, me, peers, name, now), now)
+            if since is not None or not sure:
+                groups[name] = own._replace(unheld_since=since, busy=own.busy or not sure)
         me = Me(
             name=self.name,
             groups=groups,
@@ -247,13 +252,13 @@ class Watch:
         asked = picture.questions(self.rules, me, peers, now)
         for address in self.estate.questions(asked, now):
             self.lan.probe(address)
-        quiet = [peer for peer in peers if (peer.silence(now) or 0.0) > ARM_AFTER * self.rules.interval]
-        ready = tuple(name for name in asked if quiet and not me.standby and not me.groups[name].busy)
-        if self.peers.urgent(self.rules, now) or self.asks:
-            for name in ready:
-                self.crew.arm(name)
-        else:
+        if not (self.peers.urgent(self.rules, now) or self.asks):
             self.crew.disarm()
+            return
+        quiet = [peer for peer in peers if (peer.silence(now) or 0.0) > ARM_AFTER * self.rules.interval]
+        for name in asked:
+            if quiet and not me.standby and not me.groups[name].busy:
+                self.crew.arm(name)
 
     def _act(self, answer: verdict.Verdict, now: float) -> bool:
         """Carry out the decision; whether there was anything to do."""

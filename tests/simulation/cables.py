@@ -52,8 +52,8 @@ class Cables:
         """Whether anything gets from the one node to the other on that path."""
         cuts = self.cuts
         if path == HEARTBEAT:
-            return not cuts[HEARTBEAT, sender, receiver]
-        return not (cuts["out", sender] or cuts["in", receiver] or cuts["between", sender, receiver])
+            return not cuts.get((HEARTBEAT, sender, receiver))
+        return not (cuts.get(("out", sender)) or cuts.get(("in", receiver)) or cuts.get(("between", sender, receiver)))
 
     def talk(self, one: str, other: str) -> bool:
         """Whether a connection between the two works, on whatever path."""
@@ -61,15 +61,15 @@ class Cables:
 
     def host(self, node: str, host: str) -> bool:
         """Whether the reference host is on, and question and answer get through."""
-        return self.client(node) and not (self.cuts["host", host] or self.cuts["far", node, host])
+        return self.client(node) and not (self.cuts.get(("host", host)) or self.cuts.get(("far", node, host)))
 
     def client(self, node: str) -> bool:
         """Whether a client somewhere on the LAN can talk to the node."""
-        return not (self.cuts["out", node] or self.cuts["in", node])
+        return not (self.cuts.get(("out", node)) or self.cuts.get(("in", node)))
 
     def common(self, one: str, other: str) -> bool:
         """Whether one and the same client can talk to both."""
-        apart = self.cuts["apart", one, other] or self.cuts["apart", other, one]
+        apart = self.cuts.get(("apart", one, other)) or self.cuts.get(("apart", other, one))
         return not apart and self.client(one) and self.client(other)
 
     def lost(self, path: str) -> bool:

@@ -55,7 +55,8 @@ class Checks:
         self.doubled = 0.0
         """Seconds of two holders, in exceptions."""
         self.moves = 0
-        self.pairs = list(itertools.combinations(world.machines.values(), 2))
+        self.machines = tuple(world.machines.values())
+        self.pairs = list(itertools.combinations(self.machines, 2))
         self.duties = Duties(world)
         self._last = 0.0
         world.wrote = self.wrote
@@ -94,13 +95,13 @@ class Checks:
     def after(self) -> None:
         """After every event."""
         world, now = self.world, self.world.clock.now
-        for machine in world.machines.values():
+        for machine in self.machines:
             if machine.loop is None or machine.frozen or machine.starved:
                 self.unwell_at[machine.name] = now
-            if paths.STANDBY not in machine.disk:
-                self.standby_at.pop(machine.name, None)
+        for name in [name for name in self.standby_at if paths.STANDBY not in world.machines[name].disk]:
+            del self.standby_at[name]
         for first, second in self.pairs:
-            for group in first.kernel:
+            for group in first.kernel if second.kernel else ():
                 if group in second.kernel and first.has(group) and second.has(group):
                     self._two(group, first, second)
         if self.doubles:

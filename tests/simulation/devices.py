@@ -70,7 +70,7 @@ class Selector:
     def register(self, _sock: object, _events: int, data: object) -> None:
         pass
 
-    def select(self, _timeout: float) -> list[tuple[Any, int]]:
+    def select(self, _timeout: float | None = None) -> list[tuple[Any, int]]:
         loop = self.machine.loop
         if loop is None:
             return []

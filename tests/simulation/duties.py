@@ -87,33 +87,37 @@ class Duties:
     def fences(self, machine: "Machine", other: "Machine") -> None:
         """A takeover has the other node switched off: not if that has been heard again for long.
 
-        By a watchdog that could end the takeover all the while: what was stopped goes on before it does.
+        By a watchdog that could end the takeover all the while: what was stopped goes on before it does. And by words
+        that are no rumours to it: the other one has heard it since its boot.
         """
         world, now = self.world, self.world.clock.now
         between, process = (other.name, machine.name), world.process
-        heard = now - world.heard.get(between, -1.0) < world.settings.isolated_after and machine.listening()
+        recent = now - world.heard.get(between, -1.0) < world.settings.isolated_after and machine.listening()
+        heard = recent and machine.loop is not None and machine.loop.watch.door.nonce in world.words[between].echo
         since = max(world.fresh_since.get(between, now), machine.thawed)
         if heard and process and "--on-go" in process.name and now - since > HEARD:
             world.violated(f"{machine.name} has {other.name} switched off, which it hears")
 
     def _look(self) -> None:
-        for machine in self.world.machines.values():
-            (other,) = self.world.others(machine)
-            counts = self._reach(machine), self._reach(other)
-            even = self._quiet() and counts[0] >= counts[1] and counts == self.counts.get(machine.name)
+        one, two = self.world.machines.values()
+        quiet, reach = self._quiet(), (self._reach(one), self._reach(two))
+        well = quiet and one.listening() and two.listening() and not self._at_work(one, two)
+        if not well:
+            self.since.clear()
+        for machine, other, counts in ((one, two, reach), (two, one, reach[::-1])):
+            even = quiet and counts[0] >= counts[1] and counts == self.counts.get(machine.name)
             self.counts[machine.name] = counts
             if not even:
                 self.even_since.pop(machine.name, None)
             else:
                 self.even_since.setdefault(machine.name, self.world.clock.now)
-            well = machine.listening() and other.listening() and self._quiet() and not self._at_work(machine, other)
-            for duty in DUTIES:
-                self._watch(duty, machine, other, well)
+            for duty in DUTIES if well else ():
+                self._watch(duty, machine, other)
         self.world.clock.at(self.world.clock.now + EVERY, self._look)
 
-    def _watch(self, duty: Duty, machine: "Machine", other: "Machine", well: bool) -> None:
-        key = (str(duty), machine.name)
-        due = duty(self, machine, other) if well else ""
+    def _watch(self, duty: Duty, machine: "Machine", other: "Machine") -> None:
+        key = (duty.__name__, machine.name)
+        due = duty(self, machine, other)
         if not due:
             self.since.pop(key, None)
             return

@@ -12,15 +12,15 @@ from clusterd.steward import Steward
 from simulation import present
 
 if TYPE_CHECKING:
-    from simulation.machine import Loop, Machine
+    from simulation.machine import Loop
     from simulation.world import Settings, World
 
 LATE = 0.7
 """Seconds by which etcd is late at most in ending a lease."""
 STEP = 0.02
-"""Seconds until the steward sees that something else is wanted, at most."""
-FIRST, LAST, LONGEST = 1.0, 9.0, 6.0
-"""As the other faults."""
+"""Seconds by which the steward comes too late, at most; also when something else is wanted."""
+FIRST, LAST, LONGEST = 0.7, 4.0, 6.0
+"""About as the other faults."""
 
 
 def chosen(settings: "Settings", seed: int, *, always: bool = False) -> "Settings":
@@ -131,18 +131,36 @@ class Etcd:
 
 def start(steward: Steward) -> None:
     """In place of Steward.start: its steps are events."""
-    machine = present.world.here()
-    assert machine.loop is not None
-    present.world.clock.at(present.world.clock.now, _step, machine, machine.loop, steward)
+    loop = present.world.here().loop
+    assert loop is not None
+    loop.steward = Turns(loop, steward)
 
 
-def _step(machine: "Machine", loop: "Loop", steward: Steward) -> None:
-    if loop.dead:
-        return
-    world, wait = machine.sim, STEP
-    if not machine.stopped():
-        try:
-            wait = min(STEP, world.on(machine, steward.step))
-        except Exception as error:  # noqa: BLE001 - a traceback of the program is what we are looking for
-            world.crashed("watchdog", error)
-    world.clock.at(world.clock.now + max(0.002, wait * world.etcd.random.random()), _step, machine, loop, steward)
+class Turns:
+    """The steward's thread: its steps, each as soon as something else is wanted, or when it has to be."""
+
+    def __init__(self, loop: "Loop", steward: Steward) -> None:
+        self.loop = loop
+        self.steward = steward
+        self.due = float("inf")
+        self.soon(0.0)
+
+    def soon(self, wait: float) -> None:
+        """Have the next step in so many seconds, or a little later; or earlier if that was asked for already."""
+        world = self.loop.sim
+        when = world.clock.now + wait + STEP * world.etcd.random.random()
+        if when < self.due:
+            self.due = when
+            world.clock.at(when, self._step, when)
+
+    def _step(self, when: float) -> None:
+        if self.loop.dead or when != self.due:
+            return
+        self.due, wait = float("inf"), STEP
+        if not self.loop.machine.stopped():
+            self.steward._news = False
+            try:
+                wait = self.loop.sim.on(self.loop.machine, self.steward.step)
+            except Exception as error:  # noqa: BLE001 - a traceback of the program is what we are looking for
+                self.loop.sim.crashed("watchdog", error)
+        self.soon(wait)

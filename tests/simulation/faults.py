@@ -11,11 +11,15 @@ from simulation.cables import HEARTBEAT, LAN, Cut
 from simulation.machine import Machine
 from simulation.world import PAIR, Settings, World
 
-FIRST, LAST = 1.0, 9.0
-"""Seconds between which faults begin."""
+FIRST = 0.7, 1.3
+"""Seconds between which the first fault begins: all that were up for long have heard each other, or are starting."""
+SPANS = 0.5, 1.0, 2.0, 4.0
+"""Seconds within which the others follow. What takes long, as to go home, happens after the last one as well."""
 LONGEST = 6.0
 FENCED = 0.25
 """The share of clusters that have a fence agent."""
+THRICE = 8.0
+"""Seconds within which the same faults come three times: each time all should be well before."""
 IN_COMPANY = 0.1
 """Of how many days all faults come at about the same time."""
 
@@ -69,15 +73,22 @@ def draw(rng: random.Random, config: Config, only: tuple[str, ...] = ()) -> list
     if not only and rng.random() < IN_COMPANY:
         return company(rng, config, tuple(rng.sample(names, rng.choice((2, 2, 3, 4)))))
     faults: list[Fault] = []
+    span = rng.choice(SPANS)
     for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 5, 6, 8))):
         node = rng.choice(nodes)
         other = _another(rng, nodes, node)
         lasts = min(LONGEST, rng.choice((0.05, 0.2, 0.5, 2.0)) * rng.expovariate(1.0) + 0.01)
         # Troubles come in company: often close to the one before.
         near = faults and rng.random() < 0.5
-        at = faults[-1].at + rng.expovariate(2.0) if near else rng.uniform(FIRST, LAST)
-        faults.append(Fault(min(at, LAST + 1), lasts, rng.choice(names), node, other, rng.choice(hosts)))
-    return sorted(faults)
+        at = faults[-1].at + rng.expovariate(2.0) if near else rng.uniform(0.0, span)
+        faults.append(Fault(min(at, span + 1.0), lasts, rng.choice(names), node, other, rng.choice(hosts)))
+    return _begun(rng, faults)
+
+
+def _begun(rng: random.Random, faults: list[Fault]) -> list[Fault]:
+    """In their order, and nothing is waited for before the first one."""
+    early = rng.uniform(*FIRST) - min(fault.at for fault in faults)
+    return sorted(fault._replace(at=fault.at + early) for fault in faults)
 
 
 def _another(rng: random.Random, nodes: tuple[str, ...], node: str) -> str:
@@ -88,14 +99,14 @@ def _another(rng: random.Random, nodes: tuple[str, ...], node: str) -> str:
 def company(rng: random.Random, config: Config, kinds: tuple[str, ...]) -> list[Fault]:
     """A day on which all of `kinds` come at about the same time, and that three times."""
     nodes, hosts = tuple(config.nodes), config.reference
-    faults = []
-    for at in [rng.uniform(FIRST, LAST) for _ in range(3)]:
+    faults: list[Fault] = []
+    for at in [rng.uniform(0.0, THRICE) for _ in range(3)]:
         for kind in kinds:
             node = rng.choice(nodes)
             lasts = min(LONGEST, rng.choice((0.2, 0.5, 2.0)) * rng.expovariate(1.0) + 0.05)
             other = _another(rng, nodes, node)
             faults.append(Fault(at + rng.expovariate(8.0), lasts, kind, node, other, rng.choice(hosts)))
-    return sorted(faults)
+    return _begun(rng, faults)
 
 
 def plan(world: World, faults: list[Fault]) -> float:

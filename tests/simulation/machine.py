@@ -13,10 +13,14 @@ from simulation.clocks import Clocks
 from simulation.process import Process
 
 if TYPE_CHECKING:
+    from simulation.etcdworld import Turns
     from simulation.world import World
 
 HIRED = 0.02
 """Seconds until a job of the watchdog's worker is on the disk, at most; ten times as long on a busy one."""
+
+WOKEN = 0.001
+"""Seconds until something that has come in wakes the loop: what was sent at the same time is there by then as well."""
 
 
 class Later(Exception):
@@ -209,6 +213,7 @@ class Loop:
         self.answers: list[tuple[str, str]] = []
         self.jobs: deque[Callable[[], object]] = deque()
         self.working = False
+        self.steward: Turns | None = None
         self.wake_at = float("inf")
         machine.loop = self
         machine.clean = clean
@@ -234,11 +239,13 @@ class Loop:
         sim = self.sim
         sim.machine, sim.process = self.machine, None
         try:
-            self.watch.turn()
-            wait = self.watch._wait()
+            self.watch.go_on(self.watch.selector.select())
+            wait = self.watch.wait()
         except Exception as error:  # noqa: BLE001 - a traceback of the program is what we are looking for
             sim.crashed("watchdog", error)
             wait = 0.05
+        if self.steward is not None and self.steward.steward._news:
+            self.steward.soon(0.0)
         sim.machine = None
         self.wake(sim.clock.now + self.machine.clocks.lasts(wait) + 0.002 * sim.clock.random.random())
 
@@ -246,13 +253,13 @@ class Loop:
         """A datagram has come in."""
         self.inbox.setdefault(path, []).append(word)
         if not self.machine.stopped():
-            self.wake(self.sim.clock.now + 0.0003)
+            self.wake(self.sim.clock.now + WOKEN)
 
     def answer(self, address: str, mac: str) -> None:
         """An answer of the LAN has come in."""
         self.answers.append((address, mac))
         if not self.machine.stopped():
-            self.wake(self.sim.clock.now + 0.0003)
+            self.wake(self.sim.clock.now + WOKEN)
 
     def hire(self, job: Callable[[], object]) -> None:
         """A job for the worker's thread."""

@@ -8,6 +8,7 @@ python tests/simulation/simulate.py --seed 7 --nodes 3  three nodes instead of t
 
 import argparse
 import functools
+import gc
 import multiprocessing
 import os
 import random
@@ -31,7 +32,7 @@ from simulation.world import PAIR, World  # noqa: E402
 
 BOUND = 60.0
 """Seconds after the last fault in which the cluster is whole again; failed scripts are tried again ever more rarely."""
-CALM = 0.5
+CALM = 0.3
 """Seconds for which it must be whole."""
 
 
@@ -148,7 +149,18 @@ def _cron(world: World, machine: Machine) -> None:
 def several(seeds: Sequence[int], mutant: str = "", sound: bool = False, nodes: int = PAIR) -> list[Outcome]:
     """Those schedules, one after the other, in this process. `sound`: of that kind, but with nothing weakened."""
     with edges.replaced(), mutants.weakened("" if sound else mutant):
-        return [simulate(seed, mutant, nodes=nodes) for seed in seeds]
+        return [_tidily(seed, mutant, nodes) for seed in seeds]
+
+
+def _tidily(seed: int, mutant: str, nodes: int) -> Outcome:
+    """One schedule, and then its world is thrown away: nothing is to be looked for among what it is made of before."""
+    gc.freeze()
+    gc.disable()
+    try:
+        return simulate(seed, mutant, nodes=nodes)
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def _pin(cores: "multiprocessing.Queue[int]") -> None:

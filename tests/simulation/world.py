@@ -127,6 +127,9 @@ class World:
         self.nodes = tuple(self.config.nodes)
         self.cables = Cables(self.clock.random, self.nodes, self.config.reference)
         self.machines = {name: Machine(self, name) for name in self.nodes}
+        self._others = {
+            name: [other for other in self.machines.values() if other.name != name] for name in self.machines
+        }
         self.etcd = etcdworld.Cluster(self)
         self.machine: Machine | None = None
         self.process: Process | None = None
@@ -173,7 +176,7 @@ class World:
 
     def others(self, machine: Machine) -> list[Machine]:
         """Those that it is not."""
-        return [other for other in self.machines.values() if other is not machine]
+        return self._others[machine.name]
 
     def trace(self, who: str, what: str) -> None:
         """A line of the story, if it is to be told."""
