@@ -62,4 +62,10 @@ class EnterStandby(NamedTuple):
     why: str
 
 
-Action = Suspend | Resume | Desist | LetGo | Acquire | HandOver | Failback | EnterStandby
+class LeaveStandby(NamedTuple):
+    """Lift the standby lock, if its cause is PROGRAM."""
+
+    why: str
+
+
+Action = Suspend | Resume | Desist | LetGo | Acquire | HandOver | Failback | EnterStandby | LeaveStandby

@@ -209,6 +209,11 @@ class Estate:
             self.standby = PROGRAM
             self.worker.do(lambda: ownership.enter_standby(ownership.PROGRAM, why))
 
+    def leave_standby(self) -> None:
+        """Lift the standby lock, unless a person has set one meanwhile."""
+        self.standby = ""
+        self.worker.do(lambda: ownership.leave_standby(person=False))
+
     def renew(self, now: float, only: set[str] | None = None, *, sure: bool) -> None:
         """Renew the leases that are due, of `only` some groups; `sure`: the claims were heard since the last pause."""
         if not sure or now < self.next_renewal or not self.up:

@@ -39,6 +39,9 @@ class Hands:
             case actions.EnterStandby(why):
                 self.estate.enter_standby(why)
                 self.teller.standby(why)
+            case actions.LeaveStandby(why):
+                self.estate.leave_standby()
+                self.teller.no_standby(why)
 
     def reap(self, now: float) -> None:
         """See to the scripts that have ended."""

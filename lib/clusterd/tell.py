@@ -101,6 +101,10 @@ class Teller:
         """This node has put itself in standby."""
         self.tell("standby-entered", f"standby: {why}")
 
+    def no_standby(self, why: str) -> None:
+        """This node has ended its standby."""
+        self.tell("standby-left", f"no longer in standby: {why}")
+
     def no_device(self, text: str) -> None:
         """The hardware watchdog cannot be used."""
         self.tell("no-watchdog-device", f"{text}: nothing resets this node if the watchdog hangs", subject="device")

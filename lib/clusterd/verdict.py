@@ -9,11 +9,23 @@ The rule above all others: unsure is not dead. Whatever is missing from the evid
 from typing import NamedTuple
 
 from clusterd import grant, quorum
-from clusterd.actions import Acquire, Action, Desist, EnterStandby, Failback, HandOver, LetGo, Resume, Suspend
+from clusterd.actions import (
+    Acquire,
+    Action,
+    Desist,
+    EnterStandby,
+    Failback,
+    HandOver,
+    LeaveStandby,
+    LetGo,
+    Resume,
+    Suspend,
+)
 from clusterd.conditions import Condition, conditions
 from clusterd.picture import (
     ACQUIRE,
     PERSON,
+    PROGRAM,
     RESUME,
     UNHELD,
     Me,
@@ -59,7 +71,7 @@ def decide(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> Verdict
         elif not own.busy and now >= own.retry_at:
             actions += _settled(rules, me, name, own, peers, now)
     if not any(own.held for own in me.groups.values()):
-        actions += _return(me, heard)
+        actions += _stranded(rules, me, peers, now) if me.standby == PROGRAM else _return(me, heard)
     asks = _ungranted(rules, me, actions, peers, now)
     return Verdict(tuple(action for action in actions if action not in asks), tuple(found), _epochs(me, asks))
 
@@ -253,13 +265,19 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
         if (holder == me.name or (not holder and own.home == me.name)) and _long_silent(own, now):
             return [Acquire(name, epoch + 1, "nobody holds it")]
     if own.unheld_since is not None and now - own.unheld_since >= UNHELD:
-        here = holder == me.name or (not holder and own.home == me.name)
-        if silent and here and unheld(rules, me, peers, name, now):
+        if silent and _here_last(rules, me, name, own, peers, now):
             return [Acquire(name, epoch + 1, "nobody holds it, and it was here last")]
         return []
     if silent and _may_start_alone(rules, me, own, holder, peers, now):
         return [Acquire(name, epoch + 1, "no peer has been heard since the start")]
     return []
+
+
+def _here_last(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
+    """Whether nobody has the group, every peer being heard, and it was here last, or is at home here."""
+    holder = latest(me, peers, name)[1]
+    here = holder == me.name or (not holder and own.home == me.name)
+    return here and unheld(rules, me, peers, name, now)
 
 
 def _may_start_alone(rules: Rules, me: Me, own: Own, holder: str, peers: tuple[Peer, ...], now: float) -> bool:
@@ -309,4 +327,15 @@ def _return(me: Me, heard: list[Peer]) -> list[Action]:
             claim = peer.claim(name)
             if own.home == me.name and not own.busy and claim.held and not claim.pinned:
                 return [EnterStandby(f"{peer.name} holds {name}")]
+    return []
+
+
+def _stranded(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> list[Action]:
+    """A node that has put itself in standby, and so keeps from everybody what it had last: a hand-over to it has failed
+    after its first step, say, with a lock that a slow disk had taken only then.
+    """
+    for name, own in me.groups.items():
+        long = own.unheld_since is not None and now - own.unheld_since >= UNHELD
+        if long and not own.busy and _here_last(rules, me, name, own, peers, now):
+            return [LeaveStandby(f"nobody holds {name}, and it was here last")]
     return []

@@ -176,6 +176,13 @@ MUTANTS = (
         ("LAN cable pulled", "heartbeat cut", "switch off", "all cables pulled"),
     ),
     Mutant(
+        "keeps from everybody what it had last",
+        ((verdict, "_stranded", lambda *_: []),),
+        ("all cables pulled", "heartbeat cut", "slow disk", "starve"),
+        True,
+        first=1300,
+    ),
+    Mutant(
         "both ends of a cut take at once",
         ((verdict, "_long_silent", lambda own, now: verdict._silent(Rules(), own, now)),),
         ("all cables pulled", "heartbeat cut", "slow disk", "starve"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusterd.actions import Acquire, Desist, EnterStandby, Failback, HandOver, LetGo, Resume, Suspend
+from clusterd.actions import Acquire, Desist, EnterStandby, Failback, HandOver, LeaveStandby, LetGo, Resume, Suspend
 from clusterd.conditions import Condition
 from clusterd.picture import ACQUIRE, PERSON, PROGRAM, RESTART, RESUME, UNHELD, Claim, Me, Own, Peer, Rules
 from clusterd.verdict import Verdict, decide
@@ -648,6 +648,20 @@ def test_back_from_a_crash_it_first_takes_again_what_was_here_last_and_nobody_ha
     assert actions(RULES, me(groups), peer("serv1")) == []
     taken = peer(groups={**claims("serv1"), "serv2": Claim(7, "serv2", True)})
     assert actions(RULES, me(groups), taken) == [EnterStandby("serv2 holds serv1")]
+
+
+def test_a_node_that_has_put_itself_in_standby_leaves_it_for_what_nobody_has_and_was_here_last() -> None:
+    """A hand-over home that failed after its first step, with a lock that a slow disk took late."""
+    mine = own("serv1", holder="serv1", epoch=5, unheld_since=NOW - UNHELD)
+    who = me({"serv1": mine, "serv2": own("serv2")}, standby=PROGRAM)
+    there = peer(groups={"serv1": Claim(5, "serv1"), "serv2": Claim(1, "serv2", held=True)})
+    assert actions(RULES, who, there) == [LeaveStandby("nobody holds serv1, and it was here last")]
+    assert actions(RULES, who._replace(standby=PERSON), there) == []
+    assert actions(RULES, who._replace(groups={"serv1": mine._replace(busy=True)}), there) == []
+    assert actions(RULES, who._replace(groups={"serv1": mine._replace(unheld_since=NOW - 1)}), there) == []
+    newer = there._replace(groups={**there.groups, "serv1": Claim(6, "serv2")})
+    assert actions(RULES, who, newer) == [], "the peer's files are newer"
+    assert actions(RULES, who, peer(groups=there.groups, ago=1.0)) == [], "it may have it"
 
 
 def test_a_node_whose_group_a_person_has_moved_away_is_ready_to_take_over() -> None:
