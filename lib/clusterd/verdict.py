@@ -107,14 +107,20 @@ def _settled(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
 def _isolated(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> str:
     """Why this node has to let go of everything; "" if it has not.
 
-    Nobody heard on any path for isolated_after, and no reference host answers: it is this node. Of more than two
-    nodes one that hears fewer than half is it in any case: the others may be alive, and are more.
+    Nobody heard on any path for isolated_after, and no reference host answers: it is this node. So it is if peers are
+    heard that do not hear it: nothing that it sends arrives anywhere, and one of them will take its groups. Of more
+    than two nodes one that hears fewer than half is it in any case: the others may be alive, and are more.
     """
     balance = quorum.balance(rules, peers, now)
     if balance < 0 and now - me.started > rules.isolated_after:
         return "fewer than half of the nodes that count are heard"
-    silent = balance == 0 or all(not peer.fresh(rules, now) for peer in peers)
-    return "no peer is heard and no reference host answers" if silent and me.unreached_since is not None else ""
+    if me.unreached_since is None:
+        return ""
+    if balance == 0 or all(not peer.fresh(rules, now) for peer in peers):
+        return "no peer is heard and no reference host answers"
+    if not any(peer.fresh(rules, now) and peer.hears_me for peer in peers):
+        return "no reference host answers, and no peer hears this node"
+    return ""
 
 
 def _lost(rules: Rules, me: Me, name: str, own: Own, heard: list[Peer]) -> LetGo | None:

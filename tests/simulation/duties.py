@@ -57,7 +57,7 @@ class Duties:
         (other,) = world.others(machine)
         if isinstance(action, Failback):
             stable = (now - other.clocks.booted_at) * (1 + WORST)
-            if stable < world.settings.hold_down:
+            if AT_ONCE < stable < world.settings.hold_down:  # of the last moment it cannot have heard
                 world.violated(f"{machine.name} sends {action.group} home {stable:.2f} s after {other.name} has booted")
         even = now - self.even_since.get(machine.name, now)
         if isinstance(action, HandOver) and "reference hosts" in action.why and even > SOON:
@@ -95,7 +95,8 @@ class Duties:
         recent = now - world.heard.get(between, -1.0) < world.settings.isolated_after and machine.listening()
         heard = recent and machine.loop is not None and machine.loop.watch.door.nonce in world.words[between].echo
         since = max(world.fresh_since.get(between, now), machine.thawed)
-        if heard and process and "--on-go" in process.name and now - since > HEARD:
+        mine = process is not None and process.ordered_by is machine.loop  # another loop does not know of it
+        if heard and process and mine and "--on-go" in process.name and now - since > HEARD:
             world.violated(f"{machine.name} has {other.name} switched off, which it hears")
 
     def _look(self) -> None:

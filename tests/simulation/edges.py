@@ -173,6 +173,7 @@ def _script(_self: crew.Crew, program: str, group: str, options: list[str], *_: 
     loop = machine.loop
     world.checks.duties.started(machine, program, group, options)
     process = scripts.start(world, machine, program, [*options, group], 0.06, 0.25)
+    process.ordered_by = loop
 
     def ended() -> None:
         mine = machine.loop is loop  # another one does not know of it

@@ -57,7 +57,12 @@ class Cluster:
     def reached(self, node: str) -> bool:
         """Whether a majority answers the node."""
         cuts = self.world.cables.cuts
-        return not (cuts["etcd", node] or (cuts["apart",] and node == self.far))
+        return not (cuts["etcd", node] or (node == self.far and self._split(node)))
+
+    def _split(self, node: str) -> bool:
+        """Whether the LAN is in two halves, and the node in another one than some other."""
+        cuts = self.world.cables.cuts
+        return any(cuts["apart", node, other] or cuts["apart", other, node] for other in self.world.nodes)
 
     def expire(self) -> None:
         """End what has not been renewed."""

@@ -50,6 +50,12 @@ class Mutant(NamedTuple):
     """How the lines begin that it breaks, of the table in docs/design.md."""
 
 
+def _isolated_if_it_hears_nobody(
+    rules: Rules, me: Me, peers: tuple[Peer, ...], now: float, _real: Callable[..., str] = verdict._isolated
+) -> str:
+    return _real(rules, me, tuple(peer._replace(hears_me=True) for peer in peers), now)
+
+
 def _silence_of(overdue: Callable[[Rules], float], *, reach: bool = True) -> Callable[..., bool]:
     def dead(rules: Rules, me: Me, peer: Peer, now: float) -> bool:
         silence = peer.silence(now)
@@ -181,6 +187,12 @@ MUTANTS = (
         ("all cables pulled", "heartbeat cut", "slow disk", "starve"),
         True,
         first=1300,
+    ),
+    Mutant(
+        "counts on a peer that does not hear it",
+        ((verdict, "_isolated", _isolated_if_it_hears_nobody),),
+        first=1400,
+        rows=("I am isolated",),
     ),
     Mutant(
         "both ends of a cut take at once",

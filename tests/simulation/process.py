@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from simulation.clockwork import Killed, Thread
 
 if TYPE_CHECKING:
-    from simulation.machine import Machine
+    from simulation.machine import Loop, Machine
 
 
 class Stdin:
@@ -58,6 +58,8 @@ class Process:
         """...and had answered for an address..."""
         self.vouched: set[str] = set()
         """...and whom somebody, heard until then, hears."""
+        self.ordered_by: Loop | None = None
+        """The watchdog's loop that has started it."""
         self.predecessor: Machine | None = None
         """Who hands the group over to it."""
         self.told()

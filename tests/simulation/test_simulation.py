@@ -8,7 +8,7 @@ from simulation import mutants, simulate
 from simulation.checks import HUNG, SPLIT
 from simulation.simulate import Outcome
 
-SCHEDULES = {2: int(os.environ.get("CLUSTERD_SCHEDULES", "12000")), 3: 600}
+SCHEDULES = {2: int(os.environ.get("CLUSTERD_SCHEDULES", "20000")), 3: 600}
 """By the number of nodes; those of three cost more."""
 ENOUGH = 1000
 """Schedules in which a weakened rule must have shown itself."""

@@ -189,6 +189,15 @@ def test_it_is_not_isolated_before_isolated_after() -> None:
     assert actions(RULES, isolated(), peer("serv2", ago=RULES.isolated_after - 0.01)) == []
 
 
+def test_who_is_heard_by_nobody_and_reaches_no_reference_host_is_isolated_though_it_hears_a_peer() -> None:
+    """Its cable carries one way only: the peer will take its group, and it may not hear that in time."""
+    deaf = peer("serv2", hears_me=False)
+    said = "no reference host answers, and no peer hears this node"
+    assert actions(RULES, isolated(), deaf) == [Suspend("serv1", said)]
+    assert actions(RULES, me(), deaf) == []
+    assert actions(RULES, isolated(), peer("serv2")) == []
+
+
 def test_it_is_not_isolated_while_a_reference_host_answers() -> None:
     quiet = peer("serv2", ago=RULES.isolated_after + 0.01)
     assert actions(RULES, me(reach=1), quiet) == []
