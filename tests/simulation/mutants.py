@@ -217,7 +217,7 @@ MUTANTS = (
         "holds on against an equal epoch",
         ((verdict, "_lost", _lost_by_epoch_only),),
         ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere"),
-        first=255,
+        first=2785,
         rows=("I hold it or am taking it",),
     ),
     Mutant(
@@ -350,7 +350,7 @@ MUTANTS = (
         "serves on with an epoch that was another's",
         ((verdict, "_tied", lambda *_: False),),
         ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere", "kill script"),
-        first=95,
+        first=3875,
         rows=("I serve it, and a peer that lets me",),
     ),
     Mutant(
