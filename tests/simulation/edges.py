@@ -121,6 +121,7 @@ def _mark_sure(at: float) -> None:
 def _raise_group(config: Config, where: Place) -> None:
     present.world.spend(0.01, 0.06)
     machine = present.world.here()
+    machine.kernel.pop(where.group, None)
     machine.kernel[where.group] = present.world.clock.now + machine.clocks.lasts(config.failover.lease)
     present.world.checks.up(machine, where.group)
     present.world.trace(machine.name, f"{where.group} is up")

@@ -27,6 +27,20 @@ class Later(Exception):
     """The worker would have to wait: its job is done later."""
 
 
+class Kernel(dict[str, float]):
+    """When the lease of each group's address ends. What has lapsed is not renewed, it is put up anew."""
+
+    def __init__(self, machine: "Machine") -> None:
+        super().__init__()
+        self.machine = machine
+
+    def __setitem__(self, group: str, ends: float) -> None:
+        now = self.machine.sim.clock.now
+        if self.get(group, now) < now:
+            self.machine.sim.violated(f"{self.machine.name} renews {group}, which had lapsed")
+        super().__setitem__(group, ends)
+
+
 class Machine:
     """What one node is made of. Power takes away all but the disk."""
 
@@ -47,8 +61,7 @@ class Machine:
         self.clean = False
         """Its watchdog was stopped in order before, with nothing held."""
         self.stamps: dict[str, int] = {}
-        self.kernel: dict[str, float] = {}
-        """When the lease of a group's address ends."""
+        self.kernel = Kernel(self)
         self.serving: dict[str, bool] = {}
         """Whose services run."""
         self.locks: dict[str, Process | None] = {}
