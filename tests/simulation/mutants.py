@@ -197,7 +197,7 @@ MUTANTS = (
     Mutant(
         "both ends of a cut take at once",
         ((verdict, "_long_silent", lambda own, now: verdict._silent(Rules(), own, now)),),
-        ("all cables pulled", "heartbeat cut", "slow disk", "starve"),
+        ("all hosts off", "heartbeat cut", "switch off"),
         True,
         rows=("as before, but every peer that is not heard is dead",),
     ),
