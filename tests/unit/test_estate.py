@@ -183,6 +183,17 @@ def test_enter_standby(site: Site, make: Make, worker: Worker) -> None:
     assert made.standby == "program"
 
 
+def test_leave_standby(site: Site, make: Make, worker: Worker) -> None:
+    made = make()
+    made.enter_standby("serv2 holds serv1")
+    made.leave_standby()
+    assert made.standby == "", "at once"
+    drain(worker)
+    assert ownership.standby() is None
+    made.look()
+    assert made.standby == ""
+
+
 def test_a_standby_by_a_person_stays_one(site: Site, make: Make, worker: Worker) -> None:
     ownership.enter_standby(ownership.PERSON, "the fan is loud")
     made = make()
