@@ -261,6 +261,13 @@ def latest(me: Me, peers: tuple[Peer, ...], name: str) -> tuple[int, str]:
     return best, own.home if own.home in holders else min(holders, default="")
 
 
+def here_last(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
+    """Whether nobody has the group, every peer being heard, and it was here last, or is at home here."""
+    holder = latest(me, peers, name)[1]
+    here = holder == me.name or (not holder and own.home == me.name)
+    return here and unheld(rules, me, peers, name, now)
+
+
 def _sees(me: Me, peer: Peer) -> bool:
     """Whether the peer reaches as many reference hosts as we do."""
     return peer.reach is not None and (me.reach is None or peer.reach >= me.reach)

@@ -8,15 +8,13 @@ The rule above all others: unsure is not dead. Whatever is missing from the evid
 
 from typing import NamedTuple
 
-from clusterd import grant, quorum
+from clusterd import grant, quorum, standing
 from clusterd.actions import (
     Acquire,
     Action,
     Desist,
-    EnterStandby,
     Failback,
     HandOver,
-    LeaveStandby,
     LetGo,
     Resume,
     Suspend,
@@ -25,7 +23,6 @@ from clusterd.conditions import Condition, conditions
 from clusterd.picture import (
     ACQUIRE,
     PERSON,
-    PROGRAM,
     RESUME,
     UNHELD,
     Me,
@@ -34,9 +31,9 @@ from clusterd.picture import (
     Rules,
     due,
     fit,
+    here_last,
     hung,
     latest,
-    unheld,
     wanted,
 )
 
@@ -71,7 +68,7 @@ def decide(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> Verdict
         elif not own.busy and now >= own.retry_at:
             actions += _settled(rules, me, name, own, peers, now)
     if not any(own.held for own in me.groups.values()):
-        actions += _stranded(rules, me, peers, now) if me.standby == PROGRAM else _return(me, heard)
+        actions += standing.leave(rules, me, peers, now) or standing.enter(me, heard)
     asks = _ungranted(rules, me, actions, peers, now)
     return Verdict(tuple(action for action in actions if action not in asks), tuple(found), _epochs(me, asks))
 
@@ -271,19 +268,12 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
         if (holder == me.name or (not holder and own.home == me.name)) and _long_silent(own, now):
             return [Acquire(name, epoch + 1, "nobody holds it")]
     if own.unheld_since is not None and now - own.unheld_since >= UNHELD:
-        if silent and _here_last(rules, me, name, own, peers, now):
+        if silent and here_last(rules, me, name, own, peers, now):
             return [Acquire(name, epoch + 1, "nobody holds it, and it was here last")]
         return []
     if silent and _may_start_alone(rules, me, own, holder, peers, now):
         return [Acquire(name, epoch + 1, "no peer has been heard since the start")]
     return []
-
-
-def _here_last(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
-    """Whether nobody has the group, every peer being heard, and it was here last, or is at home here."""
-    holder = latest(me, peers, name)[1]
-    here = holder == me.name or (not holder and own.home == me.name)
-    return here and unheld(rules, me, peers, name, now)
 
 
 def _may_start_alone(rules: Rules, me: Me, own: Own, holder: str, peers: tuple[Peer, ...], now: float) -> bool:
@@ -316,32 +306,3 @@ def _long_silent(own: Own, now: float) -> bool:
     Both ends of a cut see the same silence; only one of them, the one that did not have the group, may act at once.
     """
     return own.silent_since is not None and now - own.silent_since >= UNHELD and not own.answered
-
-
-def _return(me: Me, heard: list[Peer]) -> list[Action]:
-    """A node that holds nothing while a peer holds its home group: back from a crash, standby until let back.
-
-    But not while it is to take again what nobody holds and was here last; nor if a person has moved the group away:
-    then it was handed over without loss, and this node must be able to take over.
-    """
-    claimed = {name for peer in heard for name, claim in peer.groups.items() if wanted(claim)}
-    here = any(latest(me, tuple(heard), name)[1] == me.name for name in me.groups.keys() - claimed)
-    if me.standby or here:
-        return []
-    for name, own in me.groups.items():
-        for peer in heard:
-            claim = peer.claim(name)
-            if own.home == me.name and not own.busy and claim.held and not claim.pinned:
-                return [EnterStandby(f"{peer.name} holds {name}")]
-    return []
-
-
-def _stranded(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> list[Action]:
-    """A node that has put itself in standby, and so keeps from everybody what it had last: a hand-over to it has failed
-    after its first step, say, with a lock that a slow disk had taken only then.
-    """
-    for name, own in me.groups.items():
-        long = own.unheld_since is not None and now - own.unheld_since >= UNHELD
-        if long and not own.busy and _here_last(rules, me, name, own, peers, now):
-            return [LeaveStandby(f"nobody holds {name}, and it was here last")]
-    return []

@@ -19,6 +19,7 @@ from clusterd import (
     picture,
     quorum,
     rollback,
+    standing,
     verdict,
     watch,
 )
@@ -183,7 +184,7 @@ MUTANTS = (
     ),
     Mutant(
         "keeps from everybody what it had last",
-        ((verdict, "_stranded", lambda *_: []),),
+        ((standing, "leave", lambda *_: []),),
         ("all cables pulled", "heartbeat cut", "slow disk", "starve"),
         True,
         first=1300,
@@ -337,7 +338,7 @@ MUTANTS = (
         ("power of both",),
         rows=("since this watchdog started",),
     ),
-    Mutant("returns without standby", ((verdict, "_return", lambda *_: []),), ("power",)),
+    Mutant("returns without standby", ((standing, "enter", lambda *_: []),), ("power",)),
     Mutant(
         "believes no rumour",
         ((verdict, "_rumoured", lambda *_: 0),),
