@@ -79,9 +79,9 @@ def cut(lab: Lab, moment: Callable[[Lab, Path], bool], node: str = "serv1") -> f
     return began
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ledger(lab: Lab) -> Lab:
-    """The pair with the ledger, and files of generation a on both nodes."""
+    """A fresh pair with the ledger, and files of generation a on both nodes: a test that fails leaves a node off."""
     come_home(lab, new=True, services=SERVICES)
     for node in ("serv1", "serv2"):
         lab.sh(node, f"mkdir -p {LEDGER}")
