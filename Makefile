@@ -15,11 +15,8 @@ SHELL   := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Of the lab's tests, and of the unit tests; see test.
-AGAIN   := --reruns 2 --rerun-except '^Violated'
-WAITED  := -rR --reruns 1 --rerun-except '^Violated'
-# A script that a test starts need not compile what it imports.
-TESTS   = env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
+# How often what fails is tried again follows; see test.
+AGAIN   := --rerun-except '^Violated' --reruns
 
 SCRIPTS := $(notdir $(wildcard scripts/*))
 BIN     := .venv/bin
@@ -32,7 +29,9 @@ MAN     := $(DESTDIR)$(PREFIX)/share/man
 ETC     := $(DESTDIR)/etc
 VAR     := $(DESTDIR)/var
 # A caller that wants no bytecode (PYTHONDONTWRITEBYTECODE) would pay for it at every start of every script.
+# So would each test that starts one.
 CLEAN_ENV := env -u PYTHONDONTWRITEBYTECODE -u PYTHONPATH -u PYTHONHOME
+TESTS     := $(CLEAN_ENV) $(BIN)/pytest
 
 .PHONY: help venv host demo test unit lint format bench soak load campaign man docs install install-program install-host uninstall clean
 
@@ -63,7 +62,7 @@ format: venv
 	$(BIN)/ruff format .
 
 unit: venv
-	$(BIN)/pytest tests/unit
+	$(TESTS) tests/unit
 
 # One kind after the other, for each of them keeps two cores busy. A shared machine may starve a node for longer than its
 # heartbeats allow: what fails in the lab is run again, and the report says so and why. Never so what must not happen on
@@ -71,20 +70,20 @@ unit: venv
 # more for the same reason, as many of them run on the real kernel and processes; but not what was found by chance (see
 # tests/unit/conftest.py).
 test: host lint
-	$(TESTS) -n 4 --dist loadfile --no-loadscope-reorder $(WAITED) tests/unit
+	$(TESTS) -n 4 --dist loadfile --no-loadscope-reorder -rR $(AGAIN) 1 tests/unit
 	$(TESTS) --durations 5 tests/simulation
 	@mkdir -p build; rm -f build/campaign.jsonl
-	$(TESTS) -n 4 --dist loadfile $(AGAIN) --durations 10 -m "not alone" tests/lab
+	$(TESTS) -n 4 --dist loadfile $(AGAIN) 2 --durations 10 -m "not alone" tests/lab
 	$(TESTS) -m alone tests/lab
 
 # What make test does with a tenth of it: 200,000 files and one of 10 GB, on busy machines. Needs 25 GB of disk.
 load: host venv
-	CLUSTERD_LOAD=full $(BIN)/pytest -m alone tests/lab
+	CLUSTERD_LOAD=full $(TESTS) -m alone tests/lab
 
 # The faults on the running pair, and the table of what they came to, which goes into docs/reliability.md.
 campaign: host venv
 	@rm -f build/campaign.jsonl
-	$(BIN)/pytest -n 2 --dist loadfile $(AGAIN) -m "not alone" tests/lab/test_campaign_*.py
+	$(TESTS) -n 2 --dist loadfile $(AGAIN) 2 -m "not alone" tests/lab/test_campaign_*.py
 	@$(BIN)/python tools/campaign-table docs/reliability.md
 
 bench:

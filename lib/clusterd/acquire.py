@@ -89,6 +89,8 @@ def serve(config: Config, group: Group, epoch: int) -> Taken:
     for service in mirrored:
         _note_holder(service, epoch)
     outcomes = services.start_all(service for service in group.services if service.name not in names)
+    for service in mirrored:
+        strays.recall(config, service.name)
     failed = tuple(blocked + [outcome for outcome in outcomes if not outcome.ok])
     for outcome in failed:
         print(f"{outcome.service}: {outcome.text}", file=sys.stderr)
@@ -108,7 +110,6 @@ def _end_pass(config: Config, service: model.Service) -> services.Outcome | None
         cut = rollback.settle(service)
     except (ClusterdError, OSError) as error:
         return services.Outcome(service.name, False, f"not started: {error}", 0.0)
-    strays.recall(config, service.name)
     if cut:
         tell_cut(config, service, cut)
         if cut.served == passes.NEWEST:

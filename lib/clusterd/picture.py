@@ -262,10 +262,14 @@ def latest(me: Me, peers: tuple[Peer, ...], name: str) -> tuple[int, str]:
 
 
 def here_last(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
-    """Whether nobody has the group, every peer being heard, and it was here last, or is at home here."""
-    holder = latest(me, peers, name)[1]
-    here = holder == me.name or (not holder and own.home == me.name)
-    return here and unheld(rules, me, peers, name, now)
+    """Whether nobody has had the group for UNHELD, every peer being heard, and it was here last, or is at home here."""
+    long = own.unheld_since is not None and now - own.unheld_since >= UNHELD
+    return long and belongs(me, own, latest(me, peers, name)[1]) and unheld(rules, me, peers, name, now)
+
+
+def belongs(me: Me, own: Own, holder: str) -> bool:
+    """Whether a group that `holder` had last is this node's to serve again; its own, if nobody ever had it."""
+    return holder == me.name or (not holder and own.home == me.name)
 
 
 def _sees(me: Me, peer: Peer) -> bool:

@@ -4,7 +4,7 @@ It holds nothing, then, and takes nothing: what it had is served elsewhere, and 
 """
 
 from clusterd.actions import Action, EnterStandby, LeaveStandby
-from clusterd.picture import PROGRAM, UNHELD, Me, Peer, Rules, here_last, latest, wanted
+from clusterd.picture import PROGRAM, Me, Peer, Rules, here_last, latest, wanted
 
 
 def enter(me: Me, heard: list[Peer]) -> list[Action]:
@@ -32,7 +32,6 @@ def leave(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> list[Act
     if me.standby != PROGRAM:
         return []
     for name, own in me.groups.items():
-        long = own.unheld_since is not None and now - own.unheld_since >= UNHELD
-        if long and not own.busy and here_last(rules, me, name, own, peers, now):
+        if not own.busy and here_last(rules, me, name, own, peers, now):
             return [LeaveStandby(f"nobody holds {name}, and it was here last")]
     return []

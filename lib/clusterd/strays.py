@@ -6,7 +6,7 @@ so is what the sender did not live to tell: the receiver keeps a note of it unti
 
 from collections.abc import Sequence
 
-from clusterd import backups, paths, state
+from clusterd import backups, log, paths, state
 from clusterd.errors import Failed
 from clusterd.model import Config
 
@@ -45,8 +45,8 @@ def tell_kept(config: Config, service: str, kept: str) -> None:
     except Failed:
         return  # there was nothing in it, and it is gone
     if marked:
-        paths = [each.path for each in marked if each.unmirrored]
-        tell(config, service, made.receiver, kept, paths, [each.path for each in marked if each.both])
+        unmirrored = [each.path for each in marked if each.unmirrored]
+        tell(config, service, made.receiver, kept, unmirrored, [each.path for each in marked if each.both])
 
 
 def note(service: str, kept: str) -> None:
@@ -55,16 +55,20 @@ def note(service: str, kept: str) -> None:
 
 
 def forget(service: str) -> None:
-    """It is told, or there was nothing."""
-    state.remove(_note(service))
+    """It is told, or there was nothing. Where the disk does not take that, it is told once more."""
+    try:
+        state.remove(_note(service))
+    except OSError as error:
+        log.debug(f"{_note(service)}: {error.strerror}")
 
 
 def recall(config: Config, service: str) -> None:
-    """Tell what nobody has lived to tell."""
+    """Tell what nobody has lived to tell. A note that is damaged is none: purge_backups reminds of the set."""
     try:
         noted = state.read(_note(service))
-    except Failed:
-        noted = None  # damaged: purge_backups still lists the set, and reminds of it
+    except (Failed, OSError) as error:
+        log.debug(str(error))
+        return
     if noted:
         tell_kept(config, service, str(noted.get("set", "")))
         forget(service)

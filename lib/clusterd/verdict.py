@@ -29,6 +29,7 @@ from clusterd.picture import (
     Own,
     Peer,
     Rules,
+    belongs,
     due,
     fit,
     here_last,
@@ -265,12 +266,10 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
                 before = now - quorum.patience(rules, me, name, peers, now)
                 turn = quorum.gone(rules, me, peers, before) and (rules.fencing or _silent(rules, own, before))
                 return [Acquire(name, epoch + 1, f"{peer.name} is dead")] if turn else []
-        if (holder == me.name or (not holder and own.home == me.name)) and _long_silent(own, now):
+        if belongs(me, own, holder) and _long_silent(own, now):
             return [Acquire(name, epoch + 1, "nobody holds it")]
-    if own.unheld_since is not None and now - own.unheld_since >= UNHELD:
-        if silent and here_last(rules, me, name, own, peers, now):
-            return [Acquire(name, epoch + 1, "nobody holds it, and it was here last")]
-        return []
+    if silent and here_last(rules, me, name, own, peers, now):
+        return [Acquire(name, epoch + 1, "nobody holds it, and it was here last")]
     if silent and _may_start_alone(rules, me, own, holder, peers, now):
         return [Acquire(name, epoch + 1, "no peer has been heard since the start")]
     return []

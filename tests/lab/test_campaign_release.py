@@ -4,39 +4,25 @@ import pytest
 
 from lab.campaign import FOLLOW, RELEASE, at, fault
 from lab.labnet.lab import Lab
-from lab.story import LONG
+from lab.story import LONG, OTHER
+
+WHO = {"serv1": "holder", "serv2": "successor"}
+CUTS = [
+    *(("serv1", "serv1", step) for step in RELEASE),
+    *(("serv2", "serv1", step) for step in RELEASE),
+    *(("serv2", "serv2", step) for step in FOLLOW),
+]
+"""Whose power is cut, and when: the node that logs the step, and the step."""
 
 
-def hand_over(lab: Lab) -> None:
-    """By hand, to serv2; it fails if it must."""
-    lab.run("serv1", ["release", "serv1", "--to", "serv2"], timeout=2 * LONG, check=False)
-
-
-@pytest.mark.parametrize("step", RELEASE)
-def test_of_the_holder_in_a_release(lab: Lab, step: str) -> None:
+@pytest.mark.parametrize(("dies", "logs", "step"), CUTS)
+def test_in_a_release(lab: Lab, dies: str, logs: str, step: str) -> None:
+    """By hand, from serv1 to serv2; the command fails if it must, and the other node serves."""
+    whose = "its" if dies == logs else f"the {WHO[logs]}'s"
+    after = "release-began" if logs == "serv1" else ""
     with (
-        fault(lab, f"power of the holder, at its {step}", "power, release") as day,
-        at(lab, "serv1", step, lambda: lab.power_off("serv1"), after="release-began"),
+        fault(lab, f"power of the {WHO[dies]}, at {whose} {step}", "power, release") as day,
+        at(lab, logs, step, lambda: lab.power_off(dies), after=after),
     ):
-        hand_over(lab)
-        day.serves("serv2")
-
-
-@pytest.mark.parametrize("step", RELEASE)
-def test_of_the_successor_in_a_release(lab: Lab, step: str) -> None:
-    with (
-        fault(lab, f"power of the successor, at the holder's {step}", "power, release") as day,
-        at(lab, "serv1", step, lambda: lab.power_off("serv2"), after="release-began"),
-    ):
-        hand_over(lab)
-        day.serves("serv1")
-
-
-@pytest.mark.parametrize("step", FOLLOW)
-def test_of_the_successor_at_its_own_steps_of_a_release(lab: Lab, step: str) -> None:
-    with (
-        fault(lab, f"power of the successor, at its {step}", "power, release") as day,
-        at(lab, "serv2", step, lambda: lab.power_off("serv2")),
-    ):
-        hand_over(lab)
-        day.serves("serv1")
+        lab.run("serv1", ["release", "serv1", "--to", "serv2"], timeout=2 * LONG, check=False)
+        day.serves(OTHER[dies])

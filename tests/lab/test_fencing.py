@@ -49,6 +49,11 @@ def fencing(lab: Lab, delays: dict[str, str] | None = None, **cluster: str) -> N
         **options,
         **{key.replace("__", "."): text for key, text in cluster.items()},
     }
+    plugged(lab, conf)
+
+
+def plugged(lab: Lab, conf: dict[str, Any]) -> None:
+    """The pair in order with that configuration, and a power switch that works and has been asked nothing yet."""
     lab.pdu()
     come_home(lab, **conf)
     lab.fenced_anew()
@@ -69,9 +74,7 @@ def redfish(lab: Lab) -> None:
         "hold_down": "1 second",
         "lease": f"{LEASE:.0f} seconds",
     }
-    lab.pdu()
-    come_home(lab, **conf)
-    lab.fenced_anew()
+    plugged(lab, conf)
 
 
 def asked(lab: Lab, action: str) -> list[tuple[str, str]]:
@@ -91,6 +94,16 @@ def hang(lab: Lab, node: str) -> None:
     for pid in power.processes(lab.place.netns(node)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
+
+
+def hang_in_vain(lab: Lab, why: str) -> float:
+    """serv1 hangs, and serv2 cannot make sure that it is off: it says why, and takes nothing; returns when it hung."""
+    hung = monotonic()
+    hang(lab, "serv1")
+    failed = wait_event(lab, "serv2", "fence-failed", hung)
+    assert why in failed["text"]
+    must(not held(lab, "serv2", "serv1") and not events(lab, "serv2", hung, "address-up"), "taken unfenced")
+    return hung
 
 
 def wait_off(lab: Lab, node: str) -> None:
@@ -202,11 +215,7 @@ def test_debians_fence_redfish_cuts_the_power_and_gives_it_back(lab: Lab) -> Non
     assert lab.run("serv2", ["cluster", "fence", "serv1"], timeout=LONG).stdout == "serv1: on\n"
     lab.pdu("fails")
     with watching(lab):
-        hung = monotonic()
-        hang(lab, "serv1")
-        failed = wait_event(lab, "serv2", "fence-failed", hung)
-        assert "serv1 could not be switched off: fence_redfish: exit 1" in failed["text"]
-        must(not held(lab, "serv2", "serv1") and not events(lab, "serv2", hung, "address-up"), "taken unfenced")
+        hung = hang_in_vain(lab, "serv1 could not be switched off: fence_redfish: exit 1")
         lab.pdu()
         wait_event(lab, "serv2", "power-on", hung)
         wait_home(lab)
@@ -218,11 +227,7 @@ def test_an_agent_that_lies_moves_nothing(lab: Lab) -> None:
     fencing(lab, lease=f"{LEASE:.0f} seconds")
     lab.pdu("lies")
     with watching(lab):
-        hung = monotonic()
-        hang(lab, "serv1")
-        failed = wait_event(lab, "serv2", "fence-failed", hung)
-        assert "is not known to be off: the agent said done, and its status says it is on" in failed["text"]
-        must(not held(lab, "serv2", "serv1") and not events(lab, "serv2", hung, "address-up"), "taken unfenced")
+        hang_in_vain(lab, "is not known to be off: the agent said done, and its status says it is on")
         lab.pdu()
         wait_serves(lab, "serv2", *NODES)
     assert not lab.is_on("serv1")

@@ -99,11 +99,6 @@ def _release_lock(self: lock.Lock) -> None:
         self.fd = None
 
 
-def _now() -> float:
-    machine = present.world.here()
-    return machine.clocks.boot(machine.sim.clock.now)
-
-
 def _write_view(seen: view.View) -> None:
     present.world.here().view = seen
 
@@ -201,7 +196,7 @@ REPLACED: list[tuple[object, str, object]] = [
     (state, "remove", _remove),
     (state, "boot_id", lambda: present.world.here().boot),
     (model, "hostname", lambda: present.world.here().name),
-    (view, "now", _now),
+    (view, "now", lambda: present.world.here().now()),
     (view, "write", _write_view),
     (view, "read", _read_view),
     (view, "mark_sure", _mark_sure),

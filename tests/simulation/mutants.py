@@ -51,12 +51,6 @@ class Mutant(NamedTuple):
     """How the lines begin that it breaks, of the table in docs/design.md."""
 
 
-def _isolated_if_it_hears_nobody(
-    rules: Rules, me: Me, peers: tuple[Peer, ...], now: float, _real: Callable[..., str] = verdict._isolated
-) -> str:
-    return _real(rules, me, tuple(peer._replace(hears_me=True) for peer in peers), now)
-
-
 def _silence_of(overdue: Callable[[Rules], float], *, reach: bool = True) -> Callable[..., bool]:
     def dead(rules: Rules, me: Me, peer: Peer, now: float) -> bool:
         silence = peer.silence(now)
@@ -125,6 +119,10 @@ def _revive(self: devices.Keeper, places: Any) -> None:
         self.machine.kernel[where.group] = present.world.clock.now + self.seconds
 
 
+def _isolated_if_it_hears_nobody(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> str:
+    return _ISOLATED(rules, me, tuple(peer._replace(hears_me=True) for peer in peers), now)
+
+
 def _off_without_proof(config: Config, node: Node) -> None:
     fence.act(config, node, "off")
 
@@ -149,6 +147,7 @@ def _sent_to_anybody(self: passes.Record, _node: str) -> Moment | None:
 
 
 _COUNT, _ALONE = quorum._count, passes.Record.alone_since
+_ISOLATED = verdict._isolated
 _DUE, _ALONE_MAY, _RESUME = picture.due, verdict._may_start_alone, verdict._resume
 _LOST, _QUESTIONS, _DECIDE = verdict._lost, picture.questions, verdict.decide
 _LATEST, _COPY = picture.latest, handover.copy
@@ -244,7 +243,7 @@ MUTANTS = (
     ),
     Mutant(
         "waits for nobody who was here last",
-        ((verdict, "UNHELD", 0.0), _IN_VAIN),
+        ((verdict, "UNHELD", 0.0), (picture, "UNHELD", 0.0), _IN_VAIN),
         ("operator: release", "starve", "loss"),
         True,
         rows=(

@@ -20,9 +20,6 @@ CONF = ROOT / "conf"
 SCRIPTS = ROOT / "scripts"
 KEY = "an example of a key, not a secret\n"
 
-# A script that a test starts need not compile what it imports: without this each of them would, every time.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 # A busy machine makes no test fail, and no folder is left in the tree.
 settings.register_profile("clusterd", deadline=None, database=None)
 settings.load_profile("clusterd")

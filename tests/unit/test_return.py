@@ -1,13 +1,15 @@
 """The way back: what a dead node had written and never mirrored, and what both sides changed, is found and kept."""
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clusterd import passes, sender, setback, strays
+from clusterd import passes, paths, sender, setback, state, strays
 from clusterd.errors import Failed
 from clusterd.passes import Done
 from unit.test_mirror import fill, go, kept, refused, sets, tree
@@ -125,6 +127,23 @@ def test_what_neither_lived_to_tell_is_told_with_the_next_pass(two: Two, monkeyp
     assert [notice["set"] for notice in told(two)] == [found, found]
     assert go(two).ok
     assert len(told(two)) == 2
+
+
+def test_a_note_that_a_broken_disk_keeps_stops_nothing(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A takeover recalls it: services must start whatever becomes of it."""
+    strays.note("data", "20260101T000000.000Z-data-0000")
+
+    def broken(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "remove", broken)
+        strays.recall(two.load(), "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "read", broken)
+        strays.recall(two.load(), "data")
+    strays.recall(two.load(), "data")
+    assert os.listdir(paths.STRAYS) == []
 
 
 def test_nothing_unmirrored_nothing_told(two: Two) -> None:
