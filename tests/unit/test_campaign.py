@@ -1,7 +1,7 @@
 """The lab's campaign: what a second try may not hide, and what the table makes of several tries."""
 
 import os
-import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -51,15 +51,22 @@ def test_two_answers_seen_after_a_wait():
 """
 
 
+def tries_again() -> list[str]:
+    """The options with which `make test` runs what fails in the lab again."""
+    argv = ["make", "--dry-run", "test"]
+    steps = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=True).stdout
+    (words,) = [shlex.split(step) for step in steps.splitlines() if '-m "not alone" tests/lab' in step]
+    start = words.index("--rerun-except")
+    assert words[start + 2] == "--reruns"
+    return words[start : start + 4]
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Tests that fail for several reasons, run as `make test` runs those of the lab."""
     folder = tmp_path_factory.mktemp("reruns")
     (folder / "test_reruns.py").write_text(TESTS)
-    found = re.search(r"--reruns (\d) --rerun-except '(.*)'", (CHECKOUT / "Makefile").read_text())
-    assert found
-    again = ["--reruns", found[1], "--rerun-except", found[2]]
-    argv = [sys.executable, "-m", "pytest", "-p", "lab.conftest", "-p", "no:cacheprovider", *again, str(folder)]
+    argv = [sys.executable, "-m", "pytest", "-p", "lab.conftest", "-p", "no:cacheprovider", *tries_again(), str(folder)]
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT / "tests")}
     done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
