@@ -12,6 +12,7 @@ from typing import NamedTuple
 from clusterd import (
     arbiter,
     durations,
+    leftovers,
     log,
     model,
     network,
@@ -65,6 +66,7 @@ def take(config: Config, group: Group, epoch: int, *, pinned: bool = False, by_h
         if not _ours(config, group, epoch):
             raise NotPermitted(f"{group.name} has been taken by another node meanwhile")
         arbiter.still(config, group)
+        leftovers.cut_off(service for service in group.services if service.paths)
         network.raise_group(config, place)
     except ClusterdError:
         network.drop_group(config, place)

@@ -10,7 +10,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from clusterd import backups, lock, log, model, ownership, passes, rsync, run
 from clusterd.beneath import Opened
@@ -142,6 +142,19 @@ def stopped(service: Service) -> Iterator[Record]:
     end(f"receive-{service.name}")
     with lock.wait_for(f"receive-{service.name}", PATIENCE):
         yield recover(service, before_start=True)
+
+
+def cut_off(services: Iterable[Service]) -> None:
+    """End what still writes to these files from another node, before this node answers for their group.
+
+    Their services start later (`stopped`); but one that could not be stopped before runs still. What does not end is
+    told then, and keeps nothing else from being served. The group's record must say already that this node has it.
+    """
+    for service in services:
+        try:
+            end(f"apply-{service.name}")
+        except Failed as error:
+            log.debug(str(error))
 
 
 def end_rsync(service: str) -> None:

@@ -23,6 +23,7 @@ from clusterd import (
     fence,
     handover,
     heartbeat,
+    leftovers,
     lock,
     log,
     mirror,
@@ -146,6 +147,12 @@ def _start_all(group: tuple[Service, ...]) -> list[Outcome]:
     return [Outcome(service.name, True, "", 0.0) for service in group]
 
 
+def _cut_off(group: Iterable[Service]) -> None:
+    for service in group:
+        if service.home in present.world.here().receiving:
+            _end_pass(service)
+
+
 def _end_pass(service: Service) -> None:
     present.world.spend(0.0, 0.05)
     present.world.here().receiving.pop(service.home, None)
@@ -215,6 +222,7 @@ REPLACED: list[tuple[object, str, object]] = [
     (fence, "act", lambda _config, node, action: scripts.fence(present.world, node, action)),
     (services, "start_all", _start_all),
     (services, "stop_all", _stop_all),
+    (leftovers, "cut_off", _cut_off),
     (rollback, "settle", _end_pass),
     (passes, "freshness", lambda _service: None),
     (configuration, "load", _load),

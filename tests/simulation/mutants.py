@@ -14,6 +14,7 @@ from clusterd import (
     grant,
     guards,
     handover,
+    leftovers,
     passes,
     peers,
     picture,
@@ -293,7 +294,18 @@ MUTANTS = (
         ("clock jumps", "power"),
         True,
     ),
-    Mutant("goes on receiving while it serves", ((rollback, "settle", lambda _service: None),), ("freeze",)),
+    Mutant(
+        "goes on receiving while it serves",
+        ((leftovers, "cut_off", lambda _services: None), (rollback, "settle", lambda _service: None)),
+        ("freeze",),
+    ),
+    Mutant(
+        "goes on receiving when it answers",
+        ((leftovers, "cut_off", lambda _services: None),),
+        ("all cables pulled", "heartbeat cut"),
+        together=True,
+        first=200,
+    ),
     Mutant(
         "keeps what the peer would serve better",
         ((verdict, "_outvoted", lambda *_: False),),

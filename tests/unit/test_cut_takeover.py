@@ -1,6 +1,8 @@
 """takeover after a cut pass: what is served, what is not started, and what people are told."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,40 @@ def test_rolled_back_started_and_told(site: Site, folder: Path) -> None:
     (folder / "letter").write_text("written since")
     assert site.run("takeover", "--resume", "serv1").returncode == 0
     assert (folder / "letter").read_text() == "written since", "once is enough"
+
+
+WRITES = """
+import signal, subprocess, sys
+from clusterd.lock import Lock
+
+def end(*_):
+    with open(sys.argv[1], "w") as file:
+        subprocess.run(["ip", "-brief", "address"], stdout=file)
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+held = Lock("apply-first").acquire()
+print("writes", flush=True)
+signal.pause()
+"""
+"""In the place of the rsync that receives: when it is told to end, it looks at this node's addresses."""
+
+
+@pytest.mark.usefixtures("folder")
+def test_nothing_writes_to_the_files_any_more_when_the_address_is_up(site: Site, tmp_path: Path) -> None:
+    """A service that refused to stop would serve what is replaced below it."""
+    seen = tmp_path / "seen"
+    argv = [sys.executable, "-c", WRITES, str(seen)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True, env=site.box.env) as writer:
+        assert writer.stdout and writer.stdout.readline() == b"writes\n"
+        try:
+            done = site.run("takeover", "serv1")
+            assert done.returncode == 0, done.stderr
+            assert writer.wait(10) == 0
+        finally:
+            writer.kill()
+    assert " 10.1.0.1/" not in seen.read_text()
+    assert " 10.1.0.11/" in seen.read_text() and site.up("serv1")
 
 
 def test_what_cannot_be_rolled_back_is_not_started(site: Site, folder: Path) -> None:
