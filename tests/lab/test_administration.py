@@ -4,6 +4,8 @@ import json
 import subprocess
 from time import monotonic
 
+import pytest
+
 from clusterd import __version__
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
@@ -55,6 +57,7 @@ def test_passes_on_the_nodes_that_hold_and_the_sets_that_they_leave(home: Lab) -
     assert "which service?" in cluster(home, "serv2", "mirror", code=2)
 
 
+@pytest.mark.alone
 def test_a_pushed_configuration_is_used_there_and_nothing_moves(home: Lab) -> None:
     began = monotonic()
     conf = "/etc/cluster.d/cluster.conf"
@@ -71,6 +74,7 @@ def test_a_pushed_configuration_is_used_there_and_nothing_moves(home: Lab) -> No
     assert moved(home, began) == []
 
 
+@pytest.mark.alone
 def test_the_program_is_carried_to_the_other_node(home: Lab) -> None:
     """As to one that has none yet, and while the watchdog there runs on."""
     began = monotonic()
