@@ -62,11 +62,12 @@ def take(config: Config, group: Group, epoch: int, *, pinned: bool = False, by_h
     if by_hand:
         time.sleep(2 * config.heartbeat.interval)
     try:
+        # May take seconds, so before what must be fresh when the address comes up.
+        leftovers.cut_off(service for service in group.services if service.paths)
         view.wait_sure(config.heartbeat.isolated_after)
         if not _ours(config, group, epoch):
             raise NotPermitted(f"{group.name} has been taken by another node meanwhile")
         arbiter.still(config, group)
-        leftovers.cut_off(service for service in group.services if service.paths)
         network.raise_group(config, place)
     except ClusterdError:
         network.drop_group(config, place)
