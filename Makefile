@@ -73,7 +73,7 @@ test: host lint
 	$(TESTS) -n 4 --dist loadfile --no-loadscope-reorder -rR $(AGAIN) 1 tests/unit
 	$(TESTS) --durations 5 tests/simulation
 	@mkdir -p build; rm -f build/campaign.jsonl
-	$(TESTS) -n 4 --dist loadfile $(AGAIN) 2 --durations 10 -m "not alone" tests/lab
+	$(TESTS) -n 3 --dist loadfile $(AGAIN) 3 --durations 10 -m "not alone" tests/lab
 	$(TESTS) -m alone tests/lab
 
 # What make test does with a tenth of that: 200,000 files and one of 10 GB, on busy machines. Needs 25 GB of disk.
@@ -83,7 +83,7 @@ load: host venv
 # The faults on the running pair, and the table of what they came to, which goes into docs/reliability.md.
 campaign: host venv
 	@rm -f build/campaign.jsonl
-	$(TESTS) -n 2 --dist loadfile $(AGAIN) 2 -m "not alone" tests/lab/test_campaign_*.py
+	$(TESTS) -n 3 --dist loadfile $(AGAIN) 3 -m "not alone" tests/lab/test_campaign_*.py
 	@$(BIN)/python tools/campaign-table docs/reliability.md
 
 bench:

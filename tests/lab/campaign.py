@@ -55,8 +55,8 @@ FOLLOW = ("takeover-began", "address-up", "service-started")
 """...and what its successor does."""
 AWAY_AND_BACK = ("serv1", "serv2", "serv1")
 """Who answers, where the group is taken over and goes home."""
-PASS_EVERY = 2.5
-"""Seconds between the end of a pass and the start of the next one."""
+PASS_EVERY = 4.0
+"""Seconds between the end of a pass and the start of the next one, unless it is wanted earlier."""
 WRITE_EVERY = 0.4
 """Seconds between two writes."""
 
@@ -114,14 +114,17 @@ class Passes(threading.Thread):
         self.copied: set[str] = set()
         """The acknowledged files that were on the share when a pass began that completed."""
         self.count = 0
-        self._end = threading.Event()
+        self._wanted = threading.Event()
+        self._end = False
 
     def run(self) -> None:
         """Mirror until told to stop."""
-        while not self._end.wait(PASS_EVERY):
+        while not self._end:
+            self._wanted.wait(PASS_EVERY)
             for node in NODES:
-                if self._holds(node):
+                if not self._end and self._holds(node):
                     self._mirror(node)
+            self._wanted.clear()
 
     def _holds(self, node: str) -> bool:
         try:
@@ -139,9 +142,14 @@ class Passes(threading.Thread):
             self.copied |= before
             self.count += 1
 
+    def soon(self) -> None:
+        """Begin the next one as soon as none is under way."""
+        self._wanted.set()
+
     def stop(self) -> None:
         """Stop after the pass that is under way."""
-        self._end.set()
+        self._end = True
+        self._wanted.set()
         self.join()
 
 
@@ -170,7 +178,13 @@ class Day:
     def another_pass(self) -> None:
         """Wait until one more pass has completed, so that what is written now is partly mirrored, partly not."""
         enough = self.passes.count + 1
-        self.lab.wait_for(lambda: self.passes.count >= enough, LONG, "a pass")
+
+        def made() -> bool:
+            if self.passes.count < enough:
+                self.passes.soon()
+            return self.passes.count >= enough
+
+        self.lab.wait_for(made, LONG, "a pass")
         self.writer.more()
 
     def moved(self) -> list[str]:

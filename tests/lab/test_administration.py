@@ -9,7 +9,7 @@ import pytest
 from clusterd import __version__
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
-from lab.story import SHARE, kept, moved, wait_home
+from lab.story import LONG, SHARE, kept, moved, wait_home
 
 GONE = 45.0
 """Seconds after which a node that lost its power must be a line in the answer: 15 to 20, on a machine that is busy."""
@@ -69,7 +69,7 @@ def test_a_pushed_configuration_is_used_there_and_nothing_moves(home: Lab) -> No
     assert "serv1: changed: cluster.conf" in said
     assert home.text("serv1", conf) == home.text("serv2", conf)
     assert "serv1: the same already" in cluster(home, "serv2", "push", "--yes")
-    home.wait_for(lambda: "DIFFERS" not in cluster(home, "serv1", "status"), 10, "one configuration on both")
+    home.wait_for(lambda: "DIFFERS" not in cluster(home, "serv1", "status"), LONG, "one configuration on both")
     wait_home(home)
     assert moved(home, began) == []
 
@@ -98,7 +98,7 @@ def test_a_node_that_loses_its_power_meanwhile_is_a_line_in_the_answer(home: Lab
     argv = home.argv("serv1", ["cluster", "run", "--", line])
     asking = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        home.wait_for(lambda: home.text("serv2", "/run/asked") is not None, 30, "serv2 to be asked")
+        home.wait_for(lambda: home.text("serv2", "/run/asked") is not None, LONG, "serv2 to be asked")
         cut = home.power_off("serv2")
         out, err = asking.communicate(timeout=GONE)
     finally:

@@ -14,6 +14,7 @@ from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.story import (
     ADDRESS,
+    LONG,
     conditions,
     epochs,
     events,
@@ -46,7 +47,7 @@ def etcd(lab: Lab) -> Etcd:
 def begin(lab: Lab, etcd: Etcd, **conf: Any) -> None:
     """Both at home, each with a grant of its own group."""
     story.come_home(lab, ready=etcd.start, **{**CONF, **conf})
-    lab.wait_for(lambda: etcd.claims() == {"serv1": "serv1", "serv2": "serv2"}, 20, "both groups to be granted")
+    lab.wait_for(lambda: etcd.claims() == {"serv1": "serv1", "serv2": "serv2"}, LONG, "both groups to be granted")
 
 
 @contextmanager
@@ -116,8 +117,8 @@ def test_the_half_without_a_majority_takes_nothing(lab: Lab, etcd: Etcd) -> None
         began = monotonic()
         split(lab)
         lab.power_off("serv2")
-        lab.wait_for(lambda: not holds_address(lab, "serv1", "serv1"), 20, "serv1 to let go")
-        lab.wait_for(lambda: lost(lab, "serv1"), 20, "serv1 to tell")
+        lab.wait_for(lambda: not holds_address(lab, "serv1", "serv1"), LONG, "serv1 to let go")
+        lab.wait_for(lambda: lost(lab, "serv1"), LONG, "serv1 to tell")
         must(not events(lab, "serv1", began, "takeover-began"), "taken without a majority")
         lab.heal()
         wait_serves(lab, "serv1", "serv1", "serv2")
@@ -130,8 +131,8 @@ def test_without_a_majority_everybody_lets_go_and_resumes(lab: Lab, etcd: Etcd) 
     before = epochs(lab, "serv1"), epochs(lab, "serv2")
     with never_two(lab):
         etcd.signal("KILL", "ref1", "ref2")
-        lab.wait_for(lambda: lost(lab, *NODES), 20, "both to tell")
-        lab.wait_for(lambda: not any(lab.holders(ADDRESS[group]) for group in NODES), 20, "both to let go")
+        lab.wait_for(lambda: lost(lab, *NODES), LONG, "both to tell")
+        lab.wait_for(lambda: not any(lab.holders(ADDRESS[group]) for group in NODES), LONG, "both to let go")
         etcd.start()
         wait_home(lab)
     assert (epochs(lab, "serv1"), epochs(lab, "serv2")) == before
@@ -143,15 +144,15 @@ def test_with_failsafe_nothing_moves_until_a_peer_is_not_heard(lab: Lab, etcd: E
     began = monotonic()
     with never_two(lab):
         etcd.signal("STOP", "ref1", "client")
-        lab.wait_for(lambda: all(view_of(lab, node)["good"] == 0 for node in NODES), 20, "the leases to end")
+        lab.wait_for(lambda: all(view_of(lab, node)["good"] == 0 for node in NODES), LONG, "the leases to end")
         stays(lab, 1.0, serv1="serv1", serv2="serv2")
         etcd.signal("CONT", "ref1", "client")
-        lab.wait_for(lambda: all(view_of(lab, node)["good"] > 0 for node in NODES), 20, "new leases")
+        lab.wait_for(lambda: all(view_of(lab, node)["good"] > 0 for node in NODES), LONG, "new leases")
         assert moved(lab, began) == []
         etcd.signal("STOP", "ref1", "client")
-        lab.wait_for(lambda: all(view_of(lab, node)["good"] == 0 for node in NODES), 20, "the leases to end")
+        lab.wait_for(lambda: all(view_of(lab, node)["good"] == 0 for node in NODES), LONG, "the leases to end")
         lab.power_off("serv2")
-        lab.wait_for(lambda: not holds_address(lab, "serv1", "serv1"), 10, "serv1 to let go")
+        lab.wait_for(lambda: not holds_address(lab, "serv1", "serv1"), LONG, "serv1 to let go")
         etcd.signal("CONT", "ref1", "client")
         wait_serves(lab, "serv1", "serv1", "serv2")
     lab.power_on("serv2")
@@ -165,7 +166,7 @@ def test_one_member_less_moves_nothing(lab: Lab, etcd: Etcd) -> None:
         etcd.signal("STOP", host)
         stays(lab, 2.0, serv1="serv1", serv2="serv2")
         etcd.signal("CONT", host)
-        lab.wait_for(lambda host=host: etcd.healthy(host), 20, f"{host} to be back")  # type: ignore[misc]
+        lab.wait_for(lambda host=host: etcd.healthy(host), LONG, f"{host} to be back")  # type: ignore[misc]
     assert moved(lab, began) == []
 
 
@@ -192,17 +193,15 @@ def test_a_node_that_alone_has_lost_the_arbiter_hands_over(lab: Lab, etcd: Etcd)
 
 
 def test_a_planned_move_does_not_wait_for_the_end_of_the_lease(lab: Lab, etcd: Etcd) -> None:
-    """Nor does a watchdog that starts again need a new one."""
-    begin(lab, etcd, **{"arbiter.ttl": "60 seconds"})
+    """Nor does a watchdog that starts again need a new one. All waits here are much shorter than the lease."""
+    begin(lab, etcd, **{"arbiter.ttl": "2 minutes"})
     with never_two(lab):
-        began = monotonic()
         lab.run("serv1", ["release", "serv1"])
         wait_serves(lab, "serv2", "serv1", "serv2")
         _, loop = story.pids(lab, "serv2", "watchdog")
         lab.sh("serv2", f"kill -KILL {loop}")
         lab.run("serv2", ["release", "serv1", "--to", "serv1"])
         wait_home(lab)
-        assert monotonic() - began < 30
     assert etcd.claims() == {"serv1": "serv1", "serv2": "serv2"}
 
 

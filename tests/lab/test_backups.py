@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lab.labnet.lab import Lab
-from lab.story import BACKUPS, SHARE
+from lab.story import BACKUPS, SHARE, mirror
 
 
 def sets(lab: Lab, node: str) -> list[dict[str, Any]]:
@@ -20,9 +20,9 @@ def replaced(home: Lab) -> tuple[Lab, dict[str, Any]]:
     known = {one["set"] for one in sets(home, "serv2")}
     home.sh("serv1", f"cd {SHARE}; mkdir -p b; touch keep{{1..60}}; echo old > b/changed; echo gone > b/$'two\\nlines'")
     home.sh("serv1", f"cd {SHARE}/b; chown 1234:4321 changed; chmod 0640 changed; touch -d 2001-02-03T04:05:06 changed")
-    home.run("serv1", ["mirror_service", "smbd"])
+    mirror(home, "serv1", "smbd")
     home.sh("serv1", f"cd {SHARE}/b; echo newer > changed; rm $'two\\nlines'")
-    home.run("serv1", ["mirror_service", "smbd"])
+    mirror(home, "serv1", "smbd")
     (one,) = [one for one in sets(home, "serv2") if one["set"] not in known and one["deleted"]]
     return home, one
 
@@ -70,5 +70,5 @@ def test_after_a_hand_over_the_new_holder_puts_back(replaced: tuple[Lab, dict[st
     assert lab.sh("serv2", f"cat {SHARE}/b/changed {SHARE}/b/$'two\\nlines'") == "old\ngone\n"
     kept = [each for each in sets(lab, "serv2") if each["why"] == "restore"][-1]
     assert lab.sh("serv2", f"cat {BACKUPS}/{kept['set']}/files{SHARE}/b/changed") == "newer\n"
-    lab.run("serv2", ["mirror_service", "smbd"], timeout=120)
+    mirror(lab, "serv2", "smbd")
     assert lab.sh("serv1", f"cat {SHARE}/b/changed") == "old\n"

@@ -8,6 +8,7 @@ from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.story import (
     ADDRESS,
+    LONG,
     OTHER,
     SHARE,
     epochs,
@@ -15,6 +16,7 @@ from lab.story import (
     get,
     holds,
     kept,
+    mirror,
     must,
     put,
     record,
@@ -73,7 +75,7 @@ def test_what_went_to_the_other_before_both_were_cut_waits_for_it(home: Lab) -> 
     put(home, "latest.txt", "written on serv2\n")
     home.power_on("serv1")
     wait_standby(home, "serv1")
-    home.wait_for(lambda: record(home, "serv1", "serv1")["holder"] == "serv2", 10, "serv1 to know who has it")
+    home.wait_for(lambda: record(home, "serv1", "serv1")["holder"] == "serv2", LONG, "serv1 to know who has it")
     cut_both(home)
     with watching(home):
         alone = monotonic()
@@ -94,7 +96,7 @@ def test_what_a_node_does_not_know_is_found_listed_and_kept(home: Lab) -> None:
     Nothing that serv2 wrote meanwhile is lost: it is found when serv2 is back.
     """
     put(home, "known.txt", "first\n")
-    home.run("serv1", ["mirror_service", "smbd"], timeout=120)
+    mirror(home, "serv1", "smbd")
     home.power_off("serv1")
     wait_serves(home, "serv2", "serv1", "serv2")
     put(home, "known.txt", "second, on serv2\n")
@@ -107,7 +109,7 @@ def test_what_a_node_does_not_know_is_found_listed_and_kept(home: Lab) -> None:
         put(home, "other.txt", "on serv1\n")
         home.power_on("serv2")
         wait_home(home)
-    home.run("serv1", ["mirror_service", "smbd"], timeout=120)
+    mirror(home, "serv1", "smbd")
     assert get(home, "known.txt") == "third, on serv1\n" and get(home, "other.txt") == "on serv1\n"
     for name, text in (("known.txt", "second, on serv2\n"), ("unknown.txt", "only on serv2\n")):
         must(text in [home.text("serv2", path) for path in kept(home, "serv2", name)], name, "is not kept")

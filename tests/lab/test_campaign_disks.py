@@ -10,7 +10,19 @@ from lab.campaign import AWAY_AND_BACK, Day, fault
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.labnet.proc import run
-from lab.story import ADDRESS, LONG, SHARE, come_home, must, stays, wait_event, wait_home, wait_standby, wait_told
+from lab.story import (
+    ADDRESS,
+    LONG,
+    SHARE,
+    come_home,
+    mirror,
+    must,
+    stays,
+    wait_event,
+    wait_home,
+    wait_standby,
+    wait_told,
+)
 
 STAYED = ("serv1",)
 DISK = "/srv/samba"
@@ -65,7 +77,7 @@ def own_disks(lab: Lab) -> Iterator[Lab]:
             lab.sh(node, f"{mount_script(made[node])}; cp -a /srv/copy/. {DISK}/; {old}")
             accept(lab, node)
         lab.sh("serv1", "/etc/init.d/smbd start")
-        lab.run("serv1", ["mirror_service", "smbd"], timeout=LONG)
+        mirror(lab, "serv1", "smbd")
         wait_home(lab)
         yield lab
     finally:

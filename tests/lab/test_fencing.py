@@ -20,6 +20,7 @@ from lab.story import (
     events,
     get,
     held,
+    mirror,
     must,
     put,
     stays,
@@ -107,7 +108,7 @@ def hang_in_vain(lab: Lab, why: str) -> float:
 
 
 def wait_off(lab: Lab, node: str) -> None:
-    lab.wait_for(lambda: not lab.is_on(node), 30, f"{node} to be off")
+    lab.wait_for(lambda: not lab.is_on(node), LONG, f"{node} to be off")
 
 
 # --- both are alive, and cannot know it -------------------------------------------------------------------------------
@@ -159,8 +160,8 @@ def test_a_split_without_a_delay_may_cost_both_but_never_makes_two_holders(lab: 
     fencing(lab)
     with watching(lab):
         split(lab)
-        lab.wait_for(lambda: not all(map(lab.is_on, NODES)), 30, "one to be off")
-        lab.wait_for(lambda: settled(lab), 30, "the other to be off as well, or to serve both")
+        lab.wait_for(lambda: not all(map(lab.is_on, NODES)), LONG, "one to be off")
+        lab.wait_for(lambda: settled(lab), LONG, "the other to be off as well, or to serve both")
         off = [name for name in NODES if not lab.is_on(name)]
         lab.heal()
         lab.power_on(*off)
@@ -192,14 +193,15 @@ def test_who_is_heard_again_before_its_turn_is_not_fenced(lab: Lab) -> None:
 
 
 def test_a_node_that_hangs_is_fenced_and_taken_over_at_once_and_switched_on_again(lab: Lab) -> None:
-    fencing(lab, lease=f"{LEASE:.0f} seconds", fence__action="reboot")
+    lease = 2 * LONG
+    fencing(lab, lease=f"{lease:.0f} seconds", fence__action="reboot")
     put(lab, "before.txt", "before it hung\n")
-    lab.run("serv1", ["mirror_service", "smbd"], timeout=120)
+    mirror(lab, "serv1", "smbd")
     with watching(lab) as probes:
         hung = monotonic()
         hang(lab, "serv1")
         up = wait_event(lab, "serv2", "address-up", hung)
-        assert when(up) - hung < LEASE / 2
+        assert when(up) - hung < lease / 2
         assert not events(lab, "serv2", hung, "takeover-held-back")
         wait_event(lab, "serv2", "power-on", hung)
         assert get(lab, "before.txt") == "before it hung\n"
@@ -243,7 +245,7 @@ def test_while_the_agent_fails_or_hangs_nothing_is_taken_then_all(lab: Lab) -> N
         cut = lab.power_off("serv1")
         failed = wait_event(lab, "serv2", "fence-failed", cut)
         assert "serv1 could not be switched off: fence_lab: exit 1: Failed: outlet does not respond" in failed["text"]
-        lab.wait_for(lambda: "fence-failed" in conditions(lab, "serv2"), 10, "the view to say so")
+        lab.wait_for(lambda: "fence-failed" in conditions(lab, "serv2"), LONG, "the view to say so")
         shown = lab.run("serv2", ["check_peer"], check=False)
         assert shown.returncode == 2
         lab.pdu("hangs")

@@ -10,6 +10,7 @@ import pytest
 from lab.labnet.lab import Lab
 from lab.story import (
     ADDRESS,
+    LONG,
     OTHER,
     Writer,
     come_home,
@@ -72,7 +73,7 @@ def put_back(lab: Lab, why: str) -> Iterator[None]:
         result = lab.run("serv1", ["release", "serv1", "--to", "serv2"], timeout=120, check=False)
         assert result.returncode == 1 and why in result.stderr, result
         assert len(result.stderr.splitlines()) == 1, result.stderr
-        lab.wait_for(lambda: serves(lab, "serv1", "serv1"), 10, "the view to say that nothing is under way")
+        lab.wait_for(lambda: serves(lab, "serv1", "serv1"), LONG, "the view to say that nothing is under way")
         for script in ("nginx", "smbd"):
             lab.run("serv1", [f"/etc/init.d/{script}", "status"])
         assert "address-up" not in moved(lab, began)

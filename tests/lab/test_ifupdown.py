@@ -12,6 +12,7 @@ from lab.story import (
     MAC,
     come_home,
     get,
+    mirror,
     put,
     wait_answers,
     wait_home,
@@ -40,7 +41,7 @@ def test_takeover_and_failback_by_the_distributions_own_scripts(ifupdown: Lab) -
     for node in NODES:
         assert "eth0=eth0" in known(lab, node)
     put(lab, "before.txt", "before\n")
-    lab.run("serv1", ["mirror_service", "smbd"], timeout=120)
+    mirror(lab, "serv1", "smbd")
     with watching(lab, ADDRESS["serv1"], ADDRESS6["serv1"], ADDRESS["serv2"]) as probes:
         cut = lab.power_off("serv1")
         wait_serves(lab, "serv2", "serv1", "serv2")

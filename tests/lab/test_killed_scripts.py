@@ -20,6 +20,7 @@ from lab.story import (
     come_home,
     events,
     get,
+    mirror,
     must,
     pids,
     serves,
@@ -203,7 +204,7 @@ def slow(lab: Lab) -> Lab:
     """The pair with passes that take some seconds, and files of version a on both nodes."""
     come_home(lab, services=SLOW)
     fill(lab, "a")
-    lab.run("serv1", ["mirror_service", "smbd"], timeout=120)
+    mirror(lab, "serv1", "smbd")
     assert versions(lab, "serv2") == {"a"}
     fill(lab, "b")
     return lab
@@ -216,7 +217,7 @@ def test_the_receivers_power_is_cut_in_the_middle_of_a_pass(slow: Lab) -> None:
     assert versions(slow, "serv2") <= {"a", "b"}
     assert passes(slow, "serv2")["unfinished"], "it is known that the pass was cut"
     wait_home(slow)
-    slow.run("serv1", ["mirror_service", "smbd"], timeout=120)
+    mirror(slow, "serv1", "smbd")
     assert versions(slow, "serv2") == {"b"}
     assert not passes(slow, "serv2")["unfinished"]
     assert slow.sh("serv2", f"find {SHARE} -name '.*' -not -name .clusterd").split() == []

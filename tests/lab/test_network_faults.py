@@ -6,12 +6,14 @@ from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.story import (
     ADDRESS,
+    LONG,
     SHARE,
     Writer,
     at_home,
     conditions,
     epochs,
     events,
+    mirror,
     moved,
     must,
     names,
@@ -39,7 +41,7 @@ def test_the_node_that_reaches_fewer_hosts_hands_over_without_loss_and_gets_its_
         assert "release-began" in done and "handed-over" in done
         # serv1 is heard on the heartbeat network all the time: nobody took it for dead.
         assert "peer-dead" not in names(home, "serv2", pulled)
-        home.wait_for(lambda: probes[ADDRESS["serv1"]].so_far().http_nodes[-1] == "serv2", 30, "serv2 to answer")
+        home.wait_for(lambda: probes[ADDRESS["serv1"]].so_far().http_nodes[-1] == "serv2", LONG, "serv2 to answer")
         stays(home, 2, serv1="serv2", serv2="serv2")
         writer.more()
         plugged = monotonic()
@@ -70,9 +72,9 @@ def test_a_broken_heartbeat_cable_moves_nothing_and_is_told(home: Lab) -> None:
 
 def test_passes_and_handover_go_over_the_lan_while_the_heartbeat_cable_is_broken(home: Lab) -> None:
     home.cut_heartbeat()
-    home.wait_for(lambda: "path-down" in conditions(home, "serv1"), 20, "the silence to be noticed")
+    home.wait_for(lambda: "path-down" in conditions(home, "serv1"), LONG, "the silence to be noticed")
     home.sh("serv1", f"echo by way of the LAN >{SHARE}/detour.txt")
-    home.run("serv1", ["mirror_service", "smbd"], timeout=120)
+    mirror(home, "serv1", "smbd")
     assert home.text("serv2", f"{SHARE}/detour.txt") == "by way of the LAN\n"
 
 
@@ -82,7 +84,7 @@ def test_a_node_without_any_network_lets_go_by_itself_and_never_answers_before_f
         home.cut_heartbeat()
         home.unplug("serv1", "main")
         wait_serves(home, "serv2", "serv1", "serv2")
-        home.wait_for(lambda: ADDRESS["serv1"] not in home.addresses("serv1"), 20, "serv1 to let go")
+        home.wait_for(lambda: ADDRESS["serv1"] not in home.addresses("serv1"), LONG, "serv1 to let go")
         assert {"suspended", "isolated"} <= set(names(home, "serv1", pulled))
         stays(home, 1, serv1="serv2", serv2="serv2")
         plugged = monotonic()

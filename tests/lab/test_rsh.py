@@ -7,7 +7,7 @@ import pytest
 
 from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
-from lab.story import SHARE, come_home, events, kept, wait_home, wait_serves, wait_standby
+from lab.story import SHARE, come_home, events, kept, mirror, wait_home, wait_serves, wait_standby
 
 SSHD = "/etc/init.d/ssh"
 
@@ -33,10 +33,10 @@ def copied(lab: Lab, name: str) -> str | None:
 def test_passes_and_a_hand_over_there_and_back(rsh: Lab) -> None:
     began = monotonic()
     rsh.sh("serv1", f"echo one >{SHARE}/by-rsh; echo gone >{SHARE}/gone")
-    rsh.run("serv1", ["mirror_service", "smbd"])
+    mirror(rsh, "serv1", "smbd")
     assert (copied(rsh, "by-rsh"), copied(rsh, "gone")) == ("one\n", "gone\n")
     rsh.sh("serv1", f"rm {SHARE}/gone")
-    rsh.run("serv1", ["mirror_service", "smbd"])
+    mirror(rsh, "serv1", "smbd")
     assert copied(rsh, "gone") is None and kept(rsh, "serv2", "gone")
     rsh.sh("serv1", f"echo two >{SHARE}/by-rsh")
     said = rsh.run("serv1", ["release", "serv1", "--to", "serv2"], timeout=120)

@@ -22,6 +22,7 @@ from lab.labnet.plan import NODES
 from lab.labnet.proc import LabError
 from lab.story import (
     ADDRESS,
+    LONG,
     come_home,
     events,
     moved,
@@ -94,7 +95,7 @@ class Hardware(Thread):
         return [word for at, word in list(self.words) if at > when]
 
     def wait_words(self, when: float, count: int = 3) -> None:
-        self.lab.wait_for(lambda: self.since(when).count(b"\0") >= count, 30, "serv1 to speak to the hardware")
+        self.lab.wait_for(lambda: self.since(when).count(b"\0") >= count, LONG, "serv1 to speak to the hardware")
 
 
 @pytest.fixture
@@ -132,15 +133,15 @@ def test_it_is_spoken_to_through_every_restart_and_disarmed_at_an_orderly_stop(h
 
     asked = monotonic()
     kill(lab, signal.SIGHUP, pids(lab, "serv1", "watchdog")[0])
-    lab.wait_for(lambda: b"V" in hardware.since(asked), 20, "it to be disarmed")
+    lab.wait_for(lambda: b"V" in hardware.since(asked), LONG, "it to be disarmed")
     hardware.wait_words(monotonic())
     stays(lab, 1, **HOME)
     assert moved(lab, began) == []
 
     stopped = monotonic()
     kill(lab, signal.SIGTERM, pids(lab, "serv1", "watchdog")[0])
-    lab.wait_for(lambda: hardware.since(stopped)[-1:] == [b"V"], 20, "it to be disarmed")
-    lab.wait_for(lambda: not pids(lab, "serv1", "watchdog"), 20, "the watchdog to end")
+    lab.wait_for(lambda: hardware.since(stopped)[-1:] == [b"V"], LONG, "it to be disarmed")
+    lab.wait_for(lambda: not pids(lab, "serv1", "watchdog"), LONG, "the watchdog to end")
     wait_serves(lab, "serv2", *NODES)
     said = hardware.since(stopped)
     assert said[-1] == b"V" and not hardware.fired.is_set()
@@ -156,7 +157,7 @@ def test_a_hung_watchdog_leaves_no_node_answering_and_the_hardware_resets_it(har
         for pid in power.processes(lab.place.netns("serv1")):
             if b"sbin/watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGSTOP)
-        lab.wait_for(lambda: ADDRESS["serv1"] not in lab.addresses("serv1"), 5, "the lease to end")
+        lab.wait_for(lambda: ADDRESS["serv1"] not in lab.addresses("serv1"), 20, "the lease to end")
         wait_serves(lab, "serv2", *NODES)
         assert hardware.fired.wait(30)
         assert not lab.is_on("serv1")

@@ -3,14 +3,13 @@ node they are the other node's as well, and a change on the wrong node has no ef
 """
 
 from collections.abc import Iterator
-from time import monotonic, sleep
+from time import monotonic
 
 import pytest
 
 from lab.labnet.lab import Lab
 from lab.labnet.plan import CHECKOUT, NODES
-from lab.labnet.proc import LabError
-from lab.story import come_home, kept, moved, wait_event, wait_home
+from lab.story import come_home, kept, mirror, moved, wait_event, wait_home
 
 SERVICES = ("accounts", "clusterconf")
 FILES = (
@@ -37,17 +36,6 @@ def system(lab: Lab) -> Iterator[Lab]:
         lab.configure()  # without them before the next pass: it would be of what the tests after this one configure
 
 
-def mirror(lab: Lab) -> None:
-    """A pass of both from serv1; cron's own may be at it at this very moment, or a busy peer be slow to answer."""
-    for _ in range(20):
-        done = lab.run("serv1", ["mirror_service", *SERVICES], check=False)
-        if done.returncode == 0:
-            break
-        sleep(0.5)
-    if done.returncode:
-        raise LabError(done.stderr)
-
-
 def looks(lab: Lab, node: str) -> str:
     """Mode, owner and content of each of the files."""
     names = " ".join(FILES)
@@ -58,10 +46,10 @@ def test_changed_at_home_they_are_changed_everywhere_and_elsewhere_it_has_no_eff
     for node in NODES:
         system.sh(node, "for each in carol dave; do ! id $each 2>/dev/null || userdel $each; done")
     began = monotonic()
-    mirror(system)
+    mirror(system, "serv1", *SERVICES)
     system.sh("serv1", "useradd --uid 2003 --groups audio carol && echo carol:secret | chpasswd")
     system.sh("serv1", "sed -i 's/keep = 30 days/keep = 31 days/' /etc/cluster.d/cluster.conf")
-    mirror(system)
+    mirror(system, "serv1", *SERVICES)
     assert system.sh("serv2", "id carol") == system.sh("serv1", "id carol")
     assert "keep = 31 days" in (system.text("serv2", "/etc/cluster.d/cluster.conf") or "")
     good = looks(system, "serv1")
@@ -70,7 +58,7 @@ def test_changed_at_home_they_are_changed_everywhere_and_elsewhere_it_has_no_eff
     assert "/etc/cluster.d 700 root:root\n" in good
 
     system.sh("serv2", "useradd --uid 2004 dave; echo '# changed here' >>/etc/cluster.d/services/web.conf")
-    mirror(system)
+    mirror(system, "serv1", *SERVICES)
     assert looks(system, "serv2") == looks(system, "serv1") == good
     assert system.run("serv2", ["id", "dave"], check=False).returncode == 1
     sets = " ".join(kept(system, "serv2", "passwd"))

@@ -12,6 +12,7 @@ from lab.story import (
     ADDRESS,
     ADDRESS6,
     BACKUPS,
+    LONG,
     MAC,
     SHARE,
     Event,
@@ -22,6 +23,7 @@ from lab.story import (
     events,
     get,
     kept,
+    mirror,
     must,
     names,
     one_at_a_time,
@@ -81,7 +83,7 @@ def life(lab: Lab) -> Iterator[Life]:
     seen = Life(before=network(lab, "serv2"))
     put(lab, "mirrored.txt", "written and mirrored\n")
     put(lab, "both.txt", "first version\n")
-    lab.run("serv1", ["mirror_service", "web", "smbd", "system"], timeout=120)
+    mirror(lab, "serv1", "web", "smbd", "system")
     with watching(lab, ADDRESS["serv1"], ADDRESS6["serv1"]) as probes, Writer(lab, "life") as writer:
         writer.more()
         put(lab, "both.txt", "second version, never mirrored\n")
@@ -306,7 +308,7 @@ def test_services_that_fail_or_hang_keep_no_other_from_running_and_failback_by_h
         wait_standby(lab, "serv1")
         waiting = wait_event(lab, "serv2", "failback-waiting", back)
         assert waiting["subject"] == "serv1"
-        lab.wait_for(lambda: "failback-waiting" in conditions(lab, "serv2"), 10, "the view to say so")
+        lab.wait_for(lambda: "failback-waiting" in conditions(lab, "serv2"), LONG, "the view to say so")
         stays(lab, 4, serv1="serv2", serv2="serv2")
         by_hand = lab.run("serv2", ["release", "serv1", "--to", "serv1"], timeout=120)
         assert "serv1 answers" in by_hand.stdout

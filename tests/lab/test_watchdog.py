@@ -14,6 +14,7 @@ from lab.labnet.lab import Lab
 from lab.labnet.plan import NODES
 from lab.story import (
     ADDRESS,
+    LONG,
     conditions,
     epochs,
     events,
@@ -53,7 +54,7 @@ def test_a_killed_loop_is_back_and_nothing_moved(home: Lab) -> None:
         kill(home, "serv1", signal.SIGKILL, loop)
         restarted = wait_event(home, "serv1", "watchdog-restarted", killed)
         assert "SIGKILL" in restarted["text"]
-        home.wait_for(lambda: len(pids(home, "serv1", "watchdog")) == 2, 20, "the loop")
+        home.wait_for(lambda: len(pids(home, "serv1", "watchdog")) == 2, LONG, "the loop")
         stays(home, 3, **HOME)  # longer than the lease
     assert pids(home, "serv1", "watchdog")[0] == parent and loop_of(home, "serv1") != loop
     assert {spell.node for spell in probes[ADDRESS["serv1"]].summary.spells} == {"serv1"}
@@ -66,7 +67,7 @@ def test_a_loop_whose_parent_is_killed_becomes_a_watchdog_and_nothing_moved(home
         killed = monotonic()
         kill(home, "serv1", signal.SIGKILL, parent)
         wait_event(home, "serv1", "watchdog-started", killed)
-        home.wait_for(lambda: len(pids(home, "serv1", "watchdog")) == 2, 20, "parent and loop")
+        home.wait_for(lambda: len(pids(home, "serv1", "watchdog")) == 2, LONG, "parent and loop")
         stays(home, 3, **HOME)
     assert parent not in pids(home, "serv1", "watchdog")
     assert moved(home, killed) == []
@@ -74,7 +75,7 @@ def test_a_loop_whose_parent_is_killed_becomes_a_watchdog_and_nothing_moved(home
 
 def test_a_second_watchdog_ends_at_once(home: Lab) -> None:
     before = pids(home, "serv1", "watchdog")
-    assert home.run("serv1", ["watchdog"], timeout=20).returncode == 0
+    assert home.run("serv1", ["watchdog"], timeout=LONG).returncode == 0
     assert pids(home, "serv1", "watchdog") == before
 
 
@@ -84,7 +85,7 @@ def test_sighup_starts_it_anew_and_nothing_moved(home: Lab) -> None:
         asked = monotonic()
         kill(home, "serv1", signal.SIGHUP, parent)
         wait_event(home, "serv1", "watchdog-started", asked)
-        home.wait_for(lambda: len(pids(home, "serv1", "watchdog")) == 2, 20, "the loop")
+        home.wait_for(lambda: len(pids(home, "serv1", "watchdog")) == 2, LONG, "the loop")
         stays(home, 3, **HOME)
     assert pids(home, "serv1", "watchdog")[0] == parent and loop_of(home, "serv1") != loop
     assert moved(home, asked) == []
@@ -160,7 +161,7 @@ def test_a_node_that_hangs_is_taken_over_when_its_lease_has_ended_and_stays_away
 
 def capture(lab: Lab, node: str, nic: str) -> bytes:
     """A datagram of the peer's, as it came to the node."""
-    raw = lab.sh(node, f"tcpdump -i {nic} -Q in -c 1 -U -w - udp dst port 694 2>/dev/null | base64 -w0", timeout=30)
+    raw = lab.sh(node, f"tcpdump -i {nic} -Q in -c 1 -U -w - udp dst port 694 2>/dev/null | base64 -w0", timeout=LONG)
     frame = b64decode(raw)[40:]
     header = 14 + (40 if frame[12:14] == b"\x86\xdd" else (frame[14] & 15) * 4)
     return frame[header + 8 :]
@@ -191,7 +192,7 @@ def test_words_that_are_forged_replayed_cut_or_strange_are_counted_and_move_noth
             script = f"import socket; s = socket.socket(2, 2); s.sendto({data!r}, ('{ADDRESS['serv1']}', 694))"
             home.run("client", ["python3", "-c", script])
         wanted = {"signature": 3, "short": 1, "foreign": 1, "stranger": 1, "replayed": 1}
-        home.wait_for(lambda: counted(home, wanted), 20, f"the counts {wanted}")
+        home.wait_for(lambda: counted(home, wanted), LONG, f"the counts {wanted}")
         wait_event(home, "serv1", "strangers", began)
         stays(home, 1.5, **HOME)
     assert moved(home, began) == []

@@ -110,10 +110,9 @@ def test_a_step_that_fails_leaves_the_old_one_and_no_litter(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="No space"):
+        broken.setattr(os, step, full)
         state.write(path, {"epoch": 2})
-    monkeypatch.undo()
     assert state.read(path) == {"epoch": 1}
     assert names(path) == ["fact.json"]
 

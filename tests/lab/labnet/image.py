@@ -7,6 +7,7 @@ install of the checkout), keyed by the checkout's files.
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -65,11 +66,12 @@ HIDDEN = (
     *("var/lib/clusterd", "var/log/clusterd", STATE.as_posix()[1:]),
 )
 """The host's folders that a new machine would not have: shown empty."""
+ABSENT = "etc/cluster.d", "var/lib/clusterd", "var/log/clusterd"
+"""Those of them that a new machine has not at all, even if the host gets them later."""
 TIDY = """
 set -e
 rm -f /usr/sbin/policy-rc.d /etc/cron.d/* /var/spool/cron/crontabs/* /etc/ssh/ssh_host_*
 rm -f /etc/nginx/sites-enabled/* /etc/network/interfaces.d/* /etc/network/if-*.d/chrony /etc/network/if-*.d/ntpsec*
-rmdir /etc/cluster.d /var/lib/clusterd /var/log/clusterd
 mkdir -p /usr/local/bin /usr/local/sbin /usr/local/lib /usr/local/share
 find /var/log -type f -delete
 sed -i '/imklog/d' /etc/rsyslog.conf
@@ -84,7 +86,7 @@ Say = Callable[[str], None]
 
 def base_name() -> str:
     """The name of the base layer: it changes with what goes into it."""
-    what = [*PACKAGES, TIDY, *HIDDEN, os.uname().machine, Path("/etc/debian_version").read_text()]
+    what = [*PACKAGES, TIDY, *HIDDEN, "absent", *ABSENT, os.uname().machine, Path("/etc/debian_version").read_text()]
     return "base-" + hashlib.sha256("\n".join(what).encode()).hexdigest()[:12]
 
 
@@ -127,6 +129,13 @@ def hide_host_folders(upper: Path) -> None:
         folder.chmod(0o700 if name == "root" else 0o755)
 
 
+def deny_host_folders(upper: Path) -> None:
+    """Make each of ABSENT a whiteout in the layer `upper`: the kernel writes none for what the host has not (yet)."""
+    for name in ABSENT:
+        (upper / name).rmdir()
+        os.mknod(upper / name, stat.S_IFCHR, os.makedev(0, 0))
+
+
 def merged_folder(base: str) -> Path:
     """Where the merged view of the host and a base layer is mounted."""
     return IMAGE / base / "merged"
@@ -148,6 +157,7 @@ def build_base(folder: Path, say: Say) -> None:
     install = ["apt-get", "-qy", "-o", "Dpkg::Use-Pty=0", "install", "--no-install-recommends", *PACKAGES]
     run_inside(root, install, timeout=BUILD_TIMEOUT)
     run_inside(root, ["sh", "-c", TIDY], timeout=120)
+    deny_host_folders(upper)
     new.rename(folder)
 
 
