@@ -162,10 +162,15 @@ class Estate:
             return False
 
     def _write(self, record: Record) -> None:
-        """Believe it at once, have it written soon."""
+        """Believe it at once, have it written soon: as soon as the disk takes it, unless another one is known then."""
         self.records[record.group] = record
         self.up.discard(record.group)
-        self.worker.do(lambda: ownership.write(record))
+        self.worker.must(record.group, lambda: self._believed(record) and ownership.write(record))
+
+    def _believed(self, record: Record) -> bool:
+        """Whether a script has not written a record since, of that epoch or a higher one."""
+        now = self.records[record.group]
+        return now is record or now.epoch < record.epoch
 
     def suspend(self, group: str, why: str) -> None:
         """Let go of the addresses at once, and of the MAC address with them."""
@@ -207,12 +212,16 @@ class Estate:
         """Set the standby lock, unless there is one."""
         if not self.standby:
             self.standby = PROGRAM
-            self.worker.do(lambda: ownership.enter_standby(ownership.PROGRAM, why))
+            self.worker.must("/standby", lambda: self.standby and ownership.enter_standby(ownership.PROGRAM, why))
 
     def leave_standby(self) -> None:
         """Lift the standby lock, unless a person has set one meanwhile."""
         self.standby = ""
-        self.worker.do(lambda: ownership.leave_standby(person=False))
+        self.worker.must("/standby", self._lift)
+
+    def _lift(self) -> None:
+        if not self.standby:
+            ownership.leave_standby(person=False)
 
     def renew(self, now: float, only: set[str] | None = None, *, sure: bool) -> None:
         """Renew the leases that are due, of `only` some groups; `sure`: the claims were heard since the last pause."""

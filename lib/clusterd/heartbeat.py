@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clusterd import ownership, paths, state
+from clusterd import log, ownership, paths, state
 from clusterd.errors import Failed
 from clusterd.word import MAGIC as MAGIC
 from clusterd.word import SIZE as SIZE
@@ -151,10 +151,18 @@ class Doorkeeper:
 
 
 def next_incarnation() -> int:
-    """A number higher than at any earlier start on this disk; on a new disk, the wall clock makes it so."""
-    path = f"{paths.STATE}/incarnation"
-    number = max(int(state.read(path) or 0) + 1, int(time.time()))
-    state.write(path, number)
+    """A number higher than at any earlier start on this disk; on a new disk, the wall clock makes it so.
+
+    A disk that takes nothing keeps nobody from serving: then it is higher than at any earlier start of this boot.
+    """
+    path, of_this_boot = f"{paths.STATE}/incarnation", f"{paths.RUN}/incarnation"
+    last = max(int(state.read(path) or 0), int(state.read(of_this_boot) or 0))
+    number = max(last + 1, int(time.time()))
+    try:
+        state.write(path, number)
+    except OSError as error:
+        log.event("incarnation-not-kept", f"{path}: {error.strerror}", level="warning")
+        state.write(of_this_boot, number, durable=False)
     return number
 
 

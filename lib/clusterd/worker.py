@@ -4,14 +4,19 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 
 Job = Callable[[], object]
+AGAIN = 1.0
+"""Seconds after which what a disk did not take is tried again."""
 
 
 class Worker:
     """Runs jobs one after the other, in the order in which they were given."""
 
     def __init__(self) -> None:
+        self.owed: dict[str, Job] = {}
+        """What has to be done, and could not be done yet."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self.thread.start()
@@ -20,14 +25,43 @@ class Worker:
         """Do `job` soon; its errors are reported and end nothing."""
         self.jobs.put(job)
 
+    def must(self, what: str, job: Job) -> None:
+        """Do `job` soon, and again until the disk takes it, or another one for the same `what` is given."""
+        self.do(partial(self._attempt, what, job))
+
+    def after_all(self, job: Job) -> None:
+        """Do `job` soon, unless something that must be done could not be done yet."""
+        self.do(lambda: None if self.owed else job())
+
     def finish(self, timeout: float) -> None:
         """Wait at most `timeout` seconds until everything given so far is done."""
         self.jobs.put(None)
         self.thread.join(timeout)
 
+    def _attempt(self, what: str, job: Job) -> None:
+        known = self.owed.get(what)
+        self.owed[what] = job
+        try:
+            job()
+        except OSError:
+            if known is not job:
+                raise
+        else:
+            del self.owed[what]
+
     def _work(self) -> None:
-        while (job := self.jobs.get()) is not None:
+        while (job := self._next()) is not None:
             try:
                 job()
             except Exception as error:  # noqa: BLE001 - whatever a disk or a mail server did, the watchdog goes on
                 print(f"watchdog: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    def _next(self) -> Job | None:
+        try:
+            return self.jobs.get(timeout=AGAIN if self.owed else None)
+        except queue.Empty:
+            return self._try_again
+
+    def _try_again(self) -> None:
+        for what, job in list(self.owed.items()):
+            self._attempt(what, job)

@@ -5,6 +5,7 @@ simulator the turn: there the other node acts, a cable is pulled, or the power f
 """
 
 import contextlib
+import errno
 import os
 import types
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ from clusterd import (
     notify,
     ownership,
     passes,
+    paths,
     peer,
     peers,
     rollback,
@@ -61,6 +63,8 @@ def _write(path: str, fact: Any, *, durable: bool = True, mode: int = 0o600) -> 
     if durable:
         present.world.spend(0.0005, 0.2 if present.world.here().slow else 0.006)
     machine = present.world.here()
+    if machine.full and path.startswith(paths.STATE):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     before = machine.disk.get(path)
     machine.disk[path] = dict(fact) if isinstance(fact, dict) else fact
     machine.stamps[path] = machine.stamps.get(path, 0) + 1

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from clusterd import ownership, setback
@@ -20,6 +21,10 @@ FENCED = 0.25
 """The share of clusters that have a fence agent."""
 THRICE = 8.0
 """Seconds within which the same faults come three times: each time all should be well before."""
+FULL = "disk full"
+"""The fault that is drawn by itself; see filled."""
+FILLED = 0.15
+"""The share of days on which a node's disk is full for a while."""
 IN_COMPANY = 0.1
 """Of how many days all faults come at about the same time."""
 
@@ -67,7 +72,8 @@ def fenced(seed: int, settings: Settings, *, always: bool = False) -> Settings:
 def draw(rng: random.Random, config: Config, only: tuple[str, ...] = ()) -> list[Fault]:
     """A bad day; `only` faults of those names, if any are named."""
     nodes, hosts = tuple(config.nodes), config.reference
-    names = list(only or (*_CUTS, *_EFFECTS, "power", "power", "kill script", "freeze", "loss"))
+    drawn = [name for name in _EFFECTS if name != FULL]
+    names = list(only or (*_CUTS, *drawn, "power", "power", "kill script", "freeze", "loss"))
     if len(nodes) == PAIR:
         names = [name for name in names if name != "apart everywhere"]  # of a pair that is the stated exception
     if not only and rng.random() < IN_COMPANY:
@@ -83,6 +89,17 @@ def draw(rng: random.Random, config: Config, only: tuple[str, ...] = ()) -> list
         at = faults[-1].at + rng.expovariate(2.0) if near else rng.uniform(0.0, span)
         faults.append(Fault(min(at, span + 1.0), lasts, rng.choice(names), node, other, rng.choice(hosts)))
     return _begun(rng, faults)
+
+
+def filled(seed: int, nodes: tuple[str, ...], bad: list[Fault]) -> list[Fault]:
+    """On some days a disk is full besides, from about the time of another fault on; of the others nothing changes."""
+    lot = random.Random(f"disk {seed}")
+    if lot.random() > FILLED:
+        return bad
+    node = lot.choice(nodes)
+    at = max(FIRST[0], lot.choice(bad).at + lot.uniform(-0.3, 0.3))
+    lasts = min(LONGEST, lot.choice((0.2, 0.5, 2.0)) * lot.expovariate(1.0) + 0.05)
+    return sorted([*bad, Fault(at, lasts, FULL, node, _another(lot, nodes, node), "")])
 
 
 def _begun(rng: random.Random, faults: list[Fault]) -> list[Fault]:
@@ -274,8 +291,11 @@ def _put_right(world: World, machine: Machine, timesync: bool) -> None:
     right = machine.clocks.agreed
     by = right - machine.clocks.offset
     noted = timesync and by < 0 and machine.powered and not machine.frozen
-    if noted:
-        world.on(machine, lambda: setback.note(machine.clocks.wall(world.clock.now) + by))
+    try:
+        if noted:
+            world.on(machine, lambda: setback.note(machine.clocks.wall(world.clock.now) + by))
+    except OSError:
+        return  # as timesync: it sets nothing back that it could not note
     if by:
         machine.set_clock(right)
     if noted:
@@ -305,7 +325,8 @@ def _operator(*words: str) -> Callable[[World, Fault], None]:
 def _standby(world: World, fault: Fault) -> None:
     machine = world.machines[fault.node]
     if machine.powered:
-        world.on(machine, lambda: ownership.enter_standby(ownership.PERSON, "a person said so"))
+        with suppress(OSError):  # the person is told
+            world.on(machine, lambda: ownership.enter_standby(ownership.PERSON, "a person said so"))
 
 
 def _unstandby(world: World, fault: Fault) -> None:
@@ -323,6 +344,7 @@ _EFFECTS: dict[str, Callable[[World, Fault], None]] = {
     "freeze": _freeze,
     "starve": lambda world, fault: _freeze(world, fault, "starved"),
     "slow disk": lambda world, fault: _freeze(world, fault, "slow"),
+    FULL: lambda world, fault: _freeze(world, fault, "full"),
     "kill loop": lambda world, fault: world.machines[fault.node].kill_loop(),
     "kill watchdog": lambda world, fault: world.machines[fault.node].kill_watchdog(fault.lasts),
     "stop watchdog": lambda world, fault: world.machines[fault.node].stop_watchdog(fault.lasts),

@@ -79,6 +79,8 @@ class Machine:
         """When something that was stopped went on last."""
         self.slow = 0
         """By how many its disk is slow."""
+        self.full = 0
+        """By how many no state can be written to its disk."""
         self.calls: list[Any] = []
         """Connections to other machines, of hand-overs from here."""
         self.receiving: dict[str, str] = {}
@@ -295,6 +297,9 @@ class Loop:
             self.jobs.popleft()
         except Later:
             pass
+        except OSError as error:
+            self.sim.trace(self.machine.name, f"worker: {error}")  # as the worker itself: it goes on
+            self.jobs.popleft()
         except Exception as error:  # noqa: BLE001 - as the worker itself
             self.sim.crashed("worker", error)
             self.jobs.popleft()

@@ -307,6 +307,12 @@ MUTANTS = (
         first=200,
     ),
     Mutant(
+        "gives up what the disk did not take",
+        ((devices.Worker, "must", lambda self, _what, job: self.do(job)),),
+        ("disk full", "LAN and heartbeat split"),
+        together=True,
+    ),
+    Mutant(
         "keeps what the peer would serve better",
         ((verdict, "_outvoted", lambda *_: False),),
         ("LAN cable pulled",),

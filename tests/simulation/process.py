@@ -168,6 +168,9 @@ class Process:
             self.check()
         except Killed:
             return
+        except OSError as error:
+            self.complaint = str(error)  # as cli.run makes of it
+            code = 1
         except Exception as error:  # noqa: BLE001 - a traceback of the program is what we are looking for
             self.machine.sim.crashed(self.name, error)
             code = 1

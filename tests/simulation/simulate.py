@@ -77,8 +77,7 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
     checks = world.checks = Checks(world)
     files = world.files = Files(world)
     _begin(world, warm=lot.random() < 0.7)
-    draw = faults.company if kind.together else faults.draw
-    bad = draw(lot, world.config, kind.faults)
+    bad = _drawn(lot, world, kind)
     over = faults.plan(world, bad)
     world.clock.run(over, checks.after)
     world.trace("", "all faults are over")
@@ -116,6 +115,14 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
         world.story or [],
         f"--seed {seed} --nodes {settings.nodes}" + (f" --mutant {shlex.quote(mutant)}" if mutant else ""),
     )
+
+
+def _drawn(lot: random.Random, world: World, kind: mutants.Mutant) -> list[faults.Fault]:
+    """The faults of that day."""
+    if kind.together:
+        return faults.company(lot, world.config, kind.faults)
+    bad = faults.draw(lot, world.config, kind.faults)
+    return bad if kind.name else faults.filled(world.seed, tuple(world.config.nodes), bad)
 
 
 def _begin(world: World, *, warm: bool) -> None:

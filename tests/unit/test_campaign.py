@@ -73,15 +73,16 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-@pytest.mark.parametrize(("name", "tries"), [("wait", 3), ("move", 3), ("answers", 1), ("both", 1), ("after", 1)])
-def test_what_must_not_be_is_never_run_again(session: tuple[Path, str], name: str, tries: int) -> None:
-    assert len((session[0] / name).read_text()) == tries
+@pytest.mark.parametrize("name", ["wait", "move", "answers", "both", "after"])
+def test_what_must_not_be_is_never_run_again(session: tuple[Path, str], name: str) -> None:
+    again = int(tries_again()[-1]) if name in ("wait", "move") else 0
+    assert len((session[0] / name).read_text()) == 1 + again
 
 
 def test_the_report_says_why_a_test_was_run_again(session: tuple[Path, str]) -> None:
     _, report = session[1].split("run again, and why")
     again = [line for line in report.splitlines() if "::test_a_wait: " in line]
-    assert len(again) == 2 and all("waited 60 s for serv2 to answer" in line for line in again)
+    assert len(again) == int(tries_again()[-1]) > 0 and all("waited 60 s for serv2 to answer" in line for line in again)
 
 
 def test_a_violation_is_found_below_other_errors() -> None:

@@ -1,12 +1,16 @@
 """What this node holds, followed from the records on disk; addresses, leases and announcements on a real network."""
 
+import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clusterd import arp, estate, lock, network, ownership, reach, view
+from clusterd import arp, estate, lock, network, ownership, paths, reach, state, view
+from clusterd import worker as workers
 from clusterd.crew import Crew
 from clusterd.estate import Estate
 from clusterd.ownership import Record
@@ -341,3 +345,56 @@ def test_what_a_peer_knows_of_us_is_not_learnt_over_what_a_script_has_just_writt
     made.learn({"serv2": Claim(7, "serv1")})
     drain(worker)
     assert ownership.read("serv2").epoch == 7, "a disk that has forgotten it learns it"
+
+
+def test_what_the_disk_does_not_take_is_written_as_soon_as_it_does(
+    site: Site, make: Make, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be held here for ever otherwise, and by the peer as well."""
+    monkeypatch.setattr(workers, "AGAIN", 0.02)
+    site.hold("serv2", 4)
+    made = make()
+    full = True
+    written = state.write
+
+    def write(path: str, *rest: Any, **how: Any) -> None:
+        if full and path.startswith(paths.STATE):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        written(path, *rest, **how)
+
+    monkeypatch.setattr(state, "write", write)
+    marks: list[str] = []
+    made.let_go("serv2", 6, "serv2")
+    made.enter_standby("serv2 holds serv2")
+    worker.after_all(lambda: marks.append("sure"))
+    drain(worker)
+    assert ownership.read("serv2").epoch == 4
+    assert not marks, "nobody may rely on the records yet"
+    full = False
+    end = time.monotonic() + 20
+    while worker.owed:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    record = ownership.read("serv2")
+    assert (record.epoch, record.holder, record.phase) == (6, "serv2", "free")
+    assert ownership.standby() is not None
+
+
+def test_a_script_that_knows_better_meanwhile_is_right(
+    site: Site, make: Make, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make()
+    with monkeypatch.context() as broken:
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        broken.setattr(state, "write", fail)
+        made.learn({"serv2": Claim(6, "serv2", True, False, 0)})
+        drain(worker)
+    ownership.enter("serv2", 6, ownership.HELD)
+    made.look()
+    worker._try_again()
+    drain(worker)
+    assert ownership.read("serv2").phase == "held"
+    assert not worker.owed

@@ -1,5 +1,6 @@
 """Heartbeats: what is believed, and that nothing else is ever more than counted."""
 
+import errno
 import json
 import os
 import select
@@ -263,6 +264,23 @@ def test_incarnations_rise_whatever_the_clock_does(box: "Box", monkeypatch: pyte
     assert next_incarnation() == 1002
     monkeypatch.setattr("time.time", lambda: 5000.0)
     assert next_incarnation() == 5000
+
+
+def test_they_rise_on_a_disk_that_takes_nothing(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.5)
+    assert next_incarnation() == 1000
+    write = state.write
+
+    def full(path: str, fact: Any, **how: Any) -> None:
+        if path.startswith(paths.STATE):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        write(path, fact, **how)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(state, "write", full)
+        assert next_incarnation() == 1001
+        assert next_incarnation() == 1002
+    assert next_incarnation() == 1003
 
 
 def test_a_damaged_incarnation_is_told_not_guessed(box: "Box") -> None:
