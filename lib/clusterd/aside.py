@@ -16,7 +16,7 @@ def enter(settings: Config, reason: str) -> None:
     me = settings.me().name
     seen = view.read()
     fit = [peer.name for peer in seen.peers.values() if peer.heard and peer.standby != ownership.PERSON] if seen else []
-    for group in filter(ownership.holds, settings.nodes):
+    for group in filter(ownership.known_to_hold, settings.nodes):
         if fit:
             words = (group, "--to", fit[0], "--standby", reason, "--person")
             _release(group, ("release", "--config", settings.folder, *words))

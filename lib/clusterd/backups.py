@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 
-from clusterd import manifest, model, paths, run, state
+from clusterd import apart, manifest, model, paths, run, state
 from clusterd.errors import Busy, Failed, Usage
 from clusterd.manifest import COMPLETE, CUT, DAMAGED, OPEN, PASS, Summary
 from clusterd.manifest import Change as Change
@@ -133,6 +133,7 @@ def finish(
     if fd is None:
         fd = _lock(set_id, _LAST_MOMENT)
     try:
+        apart.own_files(files_folder(set_id))
         run.check(("sync", "-f", files_folder(set_id)), timeout=600)
         noted = state.read(f"{folder(set_id)}/noted.json") or {}
         known = manifest.Known(
@@ -142,7 +143,8 @@ def finish(
         )
         found = manifest.walk(files_folder(set_id), known)
         made = manifest.count(load(set_id), manifest.write(f"{folder(set_id)}/entries.jsonl", found))
-        made = made._replace(state=COMPLETE if complete else CUT, finished=time.time())
+        # What is put into a set that was confirmed already, nobody has seen.
+        made = made._replace(state=COMPLETE if complete else CUT, finished=time.time(), confirmed=None, confirmed_by="")
         if made.entries:
             save(made)
         else:

@@ -20,8 +20,9 @@ nodes = hostnames(min=2)
 # The signed datagrams with which the nodes hear each other, on every network that they share.
 [heartbeat]
 # Between two datagrams on one path.
-# ! Too short: a busy node misses some, and the network carries more. Too long: a dead peer is noticed later.
-interval = duration(min='10 ms', max='10 seconds', default='100 ms')
+# ! Too short: a busy node misses some, and the network carries more. Too long: a dead peer is noticed later. At
+# most a quarter of [failover] lease, for the addresses are renewed at every datagram at the latest.
+interval = duration(min='10 ms', max='1 second', default='100 ms')
 
 # Nobody heard for that long, and no reference host answers: this node is the isolated one and lets go of every
 # address. Longer than interval.

@@ -68,13 +68,16 @@ class Estate:
         """A record that cannot be read says nothing: the group is neither renewed nor acquired until it can."""
         try:
             self._take(ownership.read(group))
-            self.broken.discard(group)
+            if group in self.broken:
+                self.broken.remove(group)
+                self.worker.do(lambda: notify.clear("record-unreadable", group))
         except Failed as error:
             text = str(error)
             self.broken.add(group)
             self.up.discard(group)
             self.records.setdefault(group, Record(group))
-            self.worker.do(lambda: log.event("record-unreadable", text, level="alert", group=group))
+            tell = partial(notify.tell_detached, self.config, "record-unreadable", text)
+            self.worker.do(lambda: tell(group=group, subject=group))
 
     def _take(self, record: Record) -> None:
         self.records[record.group] = record

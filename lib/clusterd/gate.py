@@ -115,9 +115,12 @@ def current() -> "View":
         raise CannotTell("the watchdog is not running here: nothing is known")
     groups = {}
     for name, fact in seen.groups.items():
-        record = ownership.read(name)
-        truth = {"epoch": record.epoch, "holder": record.holder, "held": record.held_by(seen.node)}
-        groups[name] = {**fact, **truth, "busy": fact["busy"] or lock.held(f"group-{name}")}
+        try:
+            record = ownership.read(name)
+            fact |= {"epoch": record.epoch, "holder": record.holder, "held": record.held_by(seen.node)}
+        except Failed as error:
+            log.debug(str(error))  # the watchdog tells; what it knew before is in its view
+        groups[name] = {**fact, "busy": fact["busy"] or lock.held(f"group-{name}")}
     return seen._replace(groups=groups)
 
 

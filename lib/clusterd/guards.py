@@ -128,6 +128,18 @@ def check_target(service: Service, record: Record) -> dict[str, Place]:
     return found
 
 
+def check_mounts(service: Service, record: Record) -> None:
+    """Whether what a pass has left behind lies where the pass has left it: the same file systems are mounted.
+
+    Raises:
+        Failed: they are not.
+    """
+    table = mounts.table()
+    for path, known in record.places.items():
+        if path in service.paths:
+            _check_mounts(f"{service.name}: {path}", known.mounts, mounts.names(path, table), path, service)
+
+
 def check_place(service: Service, path: str, known: Place | None, table: list[mounts.Mount], what: str) -> Place:
     """One mirrored path, on either side."""
     where = f"{service.name}: {path}"

@@ -12,12 +12,13 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from clusterd import backups, lock, log, model, ownership, passes, rsync, run
+from clusterd import backups, guards, lock, log, model, ownership, passes, rsync, run
 from clusterd.beneath import Opened
 from clusterd.errors import Busy, Failed
 from clusterd.model import Service
 from clusterd.passes import Record, Unfinished
 from clusterd.setback import Moment
+from clusterd.treewalk import walk
 
 PATIENCE = 5.0
 """Seconds that an earlier pass, or its rsync, gets to end."""
@@ -33,6 +34,9 @@ def recover(service: Service, *, before_start: bool = False) -> Record:
 
     `before_start`: this node takes the group over, and the service does not run yet. Once it has run here, what looks
     like rsync's temporary files may be its own.
+
+    Raises:
+        Failed: the service is to be consistent, and its folders are not those of the pass: no disk is mounted, say.
     """
     record = passes.read(service.name)
     cut = record.unfinished
@@ -40,6 +44,13 @@ def recover(service: Service, *, before_start: bool = False) -> Record:
         return record
     end_rsync(service.name)
     put_back(cut.above)
+    try:
+        guards.check_mounts(service, record)
+    except Failed as error:
+        if service.consistent:
+            raise
+        log.event("leftovers-kept", f"what a cut pass has left stays for now: {error}", level="warning")
+        return record
     owned = ownership.read(service.home)
     if before_start or owned.epoch <= cut.epoch or owned.holder != model.hostname():
         record = tidy(service, record)
@@ -121,7 +132,10 @@ def above(service: Service) -> dict[str, tuple[int, int, int]]:
 def put_back(was: dict[str, tuple[int, int, int]]) -> None:
     """Give the folders above the mirrored paths the attributes back that only a hostile sender changes."""
     for path, (mode, uid, gid) in was.items():
-        about = os.stat(path)
+        try:
+            about = os.stat(path)
+        except FileNotFoundError:
+            continue
         if (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid) != (mode, uid, gid):
             os.chown(path, uid, gid)
             os.chmod(path, mode)
@@ -188,32 +202,3 @@ def end(name: str) -> None:
                 return
             time.sleep(0.01)
     raise Failed(f"{name}: its process does not end, even killed: a disk that hangs?")
-
-
-def walk(service: Service) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything in the mirrored paths that a pass could delete: files of any kind, and empty folders."""
-    pending = []
-    for path in service.paths:
-        if path.endswith("/"):
-            pending.append(path.rstrip("/"))
-        elif os.path.lexists(path):
-            yield path, os.lstat(path)
-    while pending:
-        folder = pending.pop()
-        try:
-            with os.scandir(folder) as found:
-                inside = list(found)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if not inside:
-            with contextlib.suppress(FileNotFoundError):
-                yield folder, os.lstat(folder)
-        for each in inside:
-            if each.is_dir(follow_symlinks=False):
-                pending.append(each.path)
-                continue
-            try:
-                about = each.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            yield each.path, about

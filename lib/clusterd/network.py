@@ -27,7 +27,7 @@ def prepare(config: Config) -> list[str]:
     the watchdog. Returns what could not be done, a line each: one broken NIC must not keep the other from serving.
     """
     me = config.me()
-    held = [place(config, group.name, me) for group in config.groups() if ownership.holds(group.name)]
+    held = [place(config, group.name, me) for group in config.groups() if ownership.known_to_hold(group.name)]
     problems = _attempt(partial(_remove_strays, config, held))
     for name in config.nodes.keys() - {where.group for where in held}:
         problems += _attempt(partial(_drop, config, name, me))
@@ -150,7 +150,7 @@ def verify(config: Config, where: Place, ask: Iterable[str] = ()) -> str | None:
 def _refuse_second(config: Config, me: Node, where: Place) -> None:
     """One NIC, one MAC: two groups that bring a MAC cannot share it."""
     for name in config.nodes:
-        if name != where.group and where.mac and ownership.holds(name):
+        if name != where.group and where.mac and ownership.known_to_hold(name):
             other = place(config, name, me)
             if other.interface == where.interface:
                 raise Failed(

@@ -176,6 +176,12 @@ NOTICES = {
         "The node hung, slept or was starved for longer than [failover] lease: look at its load and its memory.",
         each=True,
     ),
+    "record-unreadable": Notice(
+        "alert",
+        "What this node knows of one group is damaged on its disk: it neither serves the group nor takes it.",
+        "Another node can take it. Look at the file that is named and at the disk; then remove the file: the node "
+        "learns from its peers.",
+    ),
     "strangers": Notice(
         "warning",
         "Datagrams arrive on the heartbeat port that are not from this cluster's nodes, or are replayed.",

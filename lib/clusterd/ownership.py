@@ -8,7 +8,7 @@ import os
 import time
 from typing import NamedTuple
 
-from clusterd import lock, model, paths, state
+from clusterd import lock, log, model, paths, state
 from clusterd.errors import Failed, NotPermitted
 
 ACQUIRING = "acquiring"
@@ -124,6 +124,15 @@ def credible(known: int, epoch: int) -> bool:
 def holds(group: str) -> bool:
     """Whether this node is the holder of `group` now."""
     return read(group).held_by(model.hostname())
+
+
+def known_to_hold(group: str) -> bool:
+    """The same, for work that is about other groups as well: a record that cannot be read stops none of it."""
+    try:
+        return holds(group)
+    except Failed as error:
+        log.debug(str(error))
+        return False
 
 
 def verify(group: str, how: str) -> None:

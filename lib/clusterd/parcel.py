@@ -11,7 +11,7 @@ import tarfile
 
 from clusterd.errors import Failed
 
-PYTHON = f"{sys.base_prefix}/bin/python3"
+PYTHON = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 """The distribution's Python, which the installed program runs with on every node."""
 QUESTION = (
     PYTHON,

@@ -12,10 +12,11 @@ from typing import Any
 from clusterd import asked, backups, daemon, generation, guards, lock, log, model, passes, run, setback, strays
 from clusterd.channel import Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
-from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy, walk
+from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy
 from clusterd.model import Config, Service
 from clusterd.passes import Done, Record, Returned, Unfinished
 from clusterd.setback import Moment
+from clusterd.treewalk import walk_since
 
 SYNC = 3600
 """Seconds that writing everything to the disk may take."""
@@ -100,9 +101,9 @@ class Session:
         moment = self._since()
         since = None if moment is None else moment.earliest() - passes.TICK
         count, found = 0, []
-        for path, about in walk(self.service):
+        for path, _, new in walk_since(self.service, since):
             count += 1
-            if since is not None and about.st_ctime >= since:
+            if new:
                 found.append(path)
         if self.record.returned:
             self.found = self.record.returned.unmirrored

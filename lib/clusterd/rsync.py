@@ -29,7 +29,7 @@ _MARK = "clusterd"
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 _NUMBER = re.compile(rb"^(Number of files|Total transferred file size|Total bytes sent): ([0-9]+)")
 _COMPLAINT = re.compile(rb"\] (rsync(?: error)?: .*)")
-_GONE = re.compile(rb'^file has vanished: "(.*)"')
+_GONE = re.compile(rb'^(?:file|directory) has vanished: "(.*)"')
 
 _EXITS = {
     1: "rsync was called wrongly",

@@ -283,3 +283,41 @@ def test_a_folder_without_a_manifest_is_no_set() -> None:
 def test_no_sets_at_all() -> None:
     assert backups.every() == []
     backups.sweep()
+
+
+def test_what_a_set_has_is_no_other_name_of_a_file_that_lives_on(tmp_path: Path) -> None:
+    """rsync moves one name of a file into the set; what is written to another one afterwards is not to be in there."""
+    live, other = tmp_path / "live", tmp_path / "other"
+    live.write_text("what it was")
+    os.chmod(live, 0o640)
+    os.utime(live, ns=(1, 1_234_567_890_123_456_789))
+    os.link(live, other)
+    set_id = backups.create("smbd", "serv1", 7)
+    files = backups.files_folder(set_id)
+    os.makedirs(f"{files}/srv")
+    os.rename(live, f"{files}/srv/one")
+    os.link(f"{files}/srv/one", f"{files}/srv/two")
+    Path(f"{files}/srv/three").write_text("a pair of its own")
+    os.link(f"{files}/srv/three", f"{files}/srv/four")
+    pair = os.stat(f"{files}/srv/three").st_ino
+    backups.finish(set_id, complete=True)
+    other.write_text("what it became")
+    one, two = (os.stat(f"{files}/srv/{name}") for name in ("one", "two"))
+    assert Path(f"{files}/srv/one").read_text() == "what it was"
+    assert (one.st_ino, one.st_nlink) == (two.st_ino, 2), "the two names of one file are still that"
+    assert (one.st_mode & 0o777, one.st_mtime_ns) == (0o640, 1_234_567_890_123_456_789)
+    assert os.stat(f"{files}/srv/four").st_ino == pair
+    assert sorted(entry.path for entry in backups.entries(set_id)) == [
+        f"/srv/{name}" for name in ("four", "one", "three", "two")
+    ]
+    assert os.listdir(backups.folder(set_id)).count("copying") == 0
+
+
+def test_what_is_put_into_a_set_that_was_confirmed_has_to_be_confirmed(tmp_path: Path) -> None:
+    made = make("/srv/old")
+    backups.save(made._replace(confirmed=1000.0, confirmed_by="root"))
+    backups.reopen(made.set)
+    fill(made.set, "/srv/newer")
+    again = backups.finish(made.set, complete=True)
+    assert (again.entries, again.confirmed, again.confirmed_by) == (2, None, "")
+    assert backups.load(made.set) == again

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clusterd import lock, mirror, ownership, passes, paths, sender, state
+from clusterd import lock, mirror, ownership, passes, paths, run, sender, state
 from clusterd.errors import Busy, ClusterdError, Failed, NotPermitted
 from clusterd.peer import Unreachable
 from unit.twonodes import Two
@@ -456,6 +456,24 @@ def test_the_source_may_not_go_while_a_pass_runs(two: Two, monkeypatch: pytest.M
     cut = two.there_python("from clusterd import passes; print(passes.freshness('data')[1])")
     assert cut.strip() == "True"
     assert len(list(two.copy.glob("file*"))) >= 190
+
+
+def test_what_was_sent_is_on_the_disk_here_as_well(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut a file may have its new time and its old content, and would be taken for the one there."""
+    fill(two)
+    synced: list[tuple[str, ...]] = []
+    check = run.check
+
+    def note(words: Any, **how: Any) -> Any:
+        synced.append(tuple(words))
+        return check(words, **how)
+
+    monkeypatch.setattr(run, "check", note)
+    assert go(two).ok
+    assert not [words for words in synced if words[0] == "sync"], "an unchanged pass pays nothing"
+    (two.data / "file1").write_text("changed")
+    assert go(two).ok
+    assert ("sync", "-f", f"{two.data}/") in synced
 
 
 # Trouble with the peer

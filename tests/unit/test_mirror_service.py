@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clusterd import ownership, passes, paths, state
-from unit.test_mirror import fill, tree
+from unit.test_mirror import fill, kept, tree
 from unit.twonodes import Two
 from unit.twonodes import two_nodes as two_nodes
 
@@ -203,6 +203,27 @@ def test_files_that_vanish(two: Two, moment: str, monkeypatch: pytest.MonkeyPatc
         done = run(two, "data")
         assert done.returncode == 1
         assert "vanished" in done.stderr
+
+
+def test_what_changes_while_files_vanish_does_not_replace_what_was_kept(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run of the same pass would put the version of the first one into the set, in place of the old one."""
+    fill(two)
+    (two.data / "file1").write_text("a newer one")
+    stand_in = two.node / "bin" / "rsync"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        f'#!/bin/sh\n/usr/bin/rsync "$@" || exit\n'
+        f'case "$*" in *--backup-dir*) echo "the newest of all" >{two.data}/file1\n'
+        f"echo 'directory has vanished: \"{two.data}/gone\"' >&2; exit 24;; esac\n"
+    )
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
+    done = run(two, "data")
+    assert done.returncode == 0, done.stderr
+    assert (two.copy / "file1").read_text() == "a newer one"
+    assert kept(two, "file1") == "1"
 
 
 def test_progress(two: Two) -> None:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,6 +109,19 @@ def test_prepare_again_changes_nothing(lan: "Lan", office: model.Config) -> None
     _take(office, "serv2")
     before = _snapshot(lan)
     assert network.prepare(office) == []
+    assert _snapshot(lan) == before
+
+
+def test_a_record_that_cannot_be_read_does_not_keep_the_other_group_from_serving(
+    lan: "Lan", office: model.Config
+) -> None:
+    """A watchdog that did not start would take the healthy one down as well."""
+    network.prepare(office)
+    _take(office, "serv1")
+    before = _snapshot(lan)
+    Path(ownership.path("serv2")).write_text("{")
+    assert network.prepare(office) == []
+    network.raise_group(office, _place(office, "serv1"))
     assert _snapshot(lan) == before
 
 

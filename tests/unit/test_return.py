@@ -91,6 +91,26 @@ def test_unmirrored_files_are_found_listed_and_kept(two: Two) -> None:
     assert (report.ok, report.unmirrored, report.both) == (True, (), ())
 
 
+def test_a_folder_that_was_moved_in_is_found(two: Two) -> None:
+    """The files in it have kept their times; the folder's change time tells. Made in it is what its two times tell."""
+    fill(two)
+    (two.data / "old").mkdir()
+    (two.data / "old" / "gone-here").write_text("as mirrored")
+    project = two.other / "project"
+    (project / "below").mkdir(parents=True)
+    (project / "plan").write_text("written long ago, elsewhere")
+    (project / "below" / "part").write_text("likewise")
+    assert go(two).ok
+    swap(two)
+    project.rename(two.copy / "project")
+    (two.copy / "old" / "new-there").write_text("written on serv2, never mirrored")
+    (two.data / "old" / "gone-here").unlink()
+    report = go(two, max_delete="10")
+    assert report.ok, report.problem
+    assert {Path(path).name for path in report.unmirrored} == {"plan", "part", "new-there"}
+    assert kept(two, "project/below/part") == "likewise"
+
+
 def test_what_the_sender_did_not_live_to_tell_is_told_by_the_receiver(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
