@@ -19,6 +19,7 @@ from clusterd import (
     notify,
     ownership,
     passes,
+    rehome,
     rollback,
     services,
     strays,
@@ -123,6 +124,7 @@ def _end_pass(config: Config, service: model.Service) -> services.Outcome | None
 def _note_holder(service: model.Service, epoch: int) -> None:
     """Have it on the disk from when on files are written here. A disk that does not take it stops no service."""
     try:
+        rehome.taking(service)
         passes.hold(service.name, epoch)
     except (ClusterdError, OSError) as error:
         log.event("holder-not-noted", f"{service.name}: {error}", level="error", service=service.name)

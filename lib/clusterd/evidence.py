@@ -26,11 +26,11 @@ def check_standby() -> None:
         raise NotPermitted(f"this node is in standby ({standby.cause}: {standby.reason}): it acquires nothing")
 
 
-def make_sure(config: Config, group: Group, *, force: bool) -> int:
+def make_sure(config: Config, group: Group) -> int:
     """For a takeover by hand: whether nobody has the group, as far as can be known; returns the epoch to take.
 
     Raises:
-        Failed: somebody has it. No force helps against an address that answers.
+        Failed: somebody has it.
         CannotTell: the evidence does not suffice.
     """
     _check_claims(config, group, view.need())
@@ -40,10 +40,13 @@ def make_sure(config: Config, group: Group, *, force: bool) -> int:
     now = view.need_new()
     _check_claims(config, group, now)
     silent = [peer.name for peer in now.peers.values() if not peer.heard]
-    if silent and not now.reach and not force:
-        raise CannotTell("no peer is heard and no reference host answers: this node may be the isolated one (--force)")
-    if now.outnumbered() and not force:
-        raise CannotTell("fewer than half of the nodes that count are heard: the others may have it (--force)")
+    if silent and not now.reach:
+        raise CannotTell(
+            "no peer is heard and no reference host answers: this node may be the isolated one, and would let go "
+            "again. If it is not: name a machine that answers in [reference] hosts"
+        )
+    if now.outnumbered():
+        raise CannotTell("fewer than half of the nodes that count are heard: the others may have it")
     known = [ownership.read(group.name).epoch]
     known += [peer.groups.get(group.name, {}).get("epoch", 0) for peer in now.peers.values()]
     return max(known) + 1

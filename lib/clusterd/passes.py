@@ -110,6 +110,8 @@ class Record(NamedTuple):
     """By configured path."""
     returned: Returned | None = None
     held: Held | None = None
+    home: str = ""
+    """The group whose epochs these are; "": an older version of the program did not write it down. See rehome.py."""
 
     def generation(self) -> float | None:
         """When the last complete pass to here began; None if this node itself has been the holder since, or ever was.
@@ -202,6 +204,7 @@ def write(record: Record) -> Record:
             "places": {name: place._asdict() for name, place in record.places.items()},
             "returned": record.returned and record.returned._asdict(),
             "held": record.held and record.held._asdict(),
+            "home": record.home,
         },
     )
     return record
@@ -290,4 +293,5 @@ def _record(fact: dict[str, Any]) -> Record:
         {name: Place(tuple(place.pop("mounts")), **place) for name, place in fact["places"].items()},
         Returned(returned["epoch"], tuple((name, old) for name, old in returned["unmirrored"])) if returned else None,
         Held(**fact["held"]) if fact.get("held") else None,
+        fact.get("home", ""),
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from clusterd import asked, backups, daemon, generation, guards, lock, log, model, passes, run, setback, strays
+from clusterd import asked, backups, daemon, generation, guards, lock, log, model, passes, rehome, run, setback, strays
 from clusterd.channel import Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
 from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy
@@ -43,7 +43,7 @@ class Session:
         with lock.wait_for(f"receive-{self.service.name}", PATIENCE):
             try:
                 guards.check_sender(self.service, self.node, self.epoch)
-                self.record = self._recover()
+                self.record = rehome.receiving(self._recover(), self.service, self.epoch, self.node)
                 self.channel.send(**self._hello())
                 while self._answer(self.channel.receive(self.config.mirror.timeout)):
                     pass

@@ -4,7 +4,7 @@ import os
 import time
 from typing import NamedTuple
 
-from clusterd import guards, log, passes, peer, rsync, run, strays
+from clusterd import guards, log, passes, peer, rehome, rsync, run, strays
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Config, Node, Service
 from clusterd.passes import Done, Place
@@ -77,7 +77,7 @@ class Pass:
         self.leaving = leaving
         self.began = passes.start(service.name)
         self.watch = time.monotonic()
-        self.record = passes.read(service.name)
+        self.record = rehome.sending(passes.read(service.name), service, epoch)
         self.places: dict[str, Place] = {}
 
     def run(self, progress: bool) -> Report:

@@ -107,7 +107,6 @@ def test_who_does_not_hold_a_group_neither_releases_nor_takes_it(two: Lab) -> No
         (["release", "serv1", "--to", "serv2"], 2, "not one of the other nodes"),
         (["release", "serv1"], 77, "release it there"),
         (["takeover", "serv1"], 1, "run `release serv1 --to serv2` there"),
-        (["takeover", "--force", "serv1"], 1, "run `release serv1 --to serv2` there"),
         (["takeover", "serv3"], 2, "no such group"),
     ):
         node = "serv1" if words[-1] == "serv1" and words[-2] == "--to" else "serv2"

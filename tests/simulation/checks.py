@@ -185,7 +185,7 @@ class Checks:
         heard = by.heard[holder] > by.told_at - 0.9 * quiet or by.answered[holder] > by.told_at - 0.9 * RECENT
         if handed or heard or holder in by.vouched:
             return ""
-        if "--force" not in by.name and self._outnumbered(by.machine.name, by.heard, by.told_at):
+        if self._outnumbered(by.machine.name, by.heard, by.told_at):
             return ""
         lost = world.cables.lost_hosts_at.get(holder)
         if lost is None and holder in world.cables.dark and world.cables.dark[holder][1] > by.told_at:

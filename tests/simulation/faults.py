@@ -354,7 +354,7 @@ _EFFECTS: dict[str, Callable[[World, Fault], None]] = {
     "operator: unstandby": _unstandby,
     "operator: release": _operator("release", "--to=OTHER"),
     "operator: takeover": _operator("takeover"),
-    "operator: takeover --force": _operator("takeover", "--force"),
+    "operator: takeover, once more": _operator("takeover"),
 }
 
 

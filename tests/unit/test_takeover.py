@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterd import ownership, paths
+from clusterd import network, ownership, paths
 from unit.site import Site, wait, wait_gone
 from unit.site import made_site as made_site
 
@@ -77,10 +77,9 @@ def test_held_already_is_done(site: Site) -> None:
 
 def test_standby_acquires_nothing(site: Site) -> None:
     ownership.enter_standby(ownership.PERSON, "the fan is loud")
-    for words in (["serv2"], ["serv2", "--force"]):
-        done = site.run("takeover", *words)
-        assert done.returncode == 77
-        assert done.stderr == "takeover: this node is in standby (person: the fan is loud): it acquires nothing\n"
+    done = site.run("takeover", "serv2")
+    assert done.returncode == 77
+    assert done.stderr == "takeover: this node is in standby (person: the fan is loud): it acquires nothing\n"
     done = site.run("takeover", "--on-go", "serv2", stdin="epoch 5\nwhy serv2 is dead\nunheard serv2\ngo\n")
     assert done.returncode == 77
     assert untouched(site)
@@ -113,10 +112,9 @@ def test_unknown_group(site: Site) -> None:
 
 def test_held_elsewhere(site: Site) -> None:
     site.see(serv2={"epoch": 4, "holder": "serv2", "held": True})
-    for words in (["serv2"], ["serv2", "--force"]):
-        done = site.run("takeover", *words)
-        assert done.returncode == 1
-        assert done.stderr == "takeover: serv2 holds serv2: run `release serv2 --to serv1` there\n"
+    done = site.run("takeover", "serv2")
+    assert done.returncode == 1
+    assert done.stderr == "takeover: serv2 holds serv2: run `release serv2 --to serv1` there\n"
     assert untouched(site)
 
 
@@ -175,7 +173,7 @@ def test_by_hand_it_waits_for_a_new_view(site: Site) -> None:
 
 def test_what_the_peer_is_taking_is_not_taken(site: Site) -> None:
     site.see(serv2={"epoch": 4, "holder": "serv1", "taking": 5})
-    done = site.run("takeover", "--force", "serv2")
+    done = site.run("takeover", "serv2")
     assert (done.returncode, done.stderr) == (1, "takeover: serv2 is taking serv2 over just now\n")
     assert untouched(site)
 
@@ -183,21 +181,27 @@ def test_what_the_peer_is_taking_is_not_taken(site: Site) -> None:
 def test_an_address_that_answers_is_not_taken(site: Site) -> None:
     site.lan.ip("serv2", "addr add 10.1.0.2/24 dev eth0")
     site.see(heard=False)
-    for words in (["serv2"], ["serv2", "--force"]):
-        done = site.run("takeover", *words)
-        assert done.returncode == 1
-        assert "10.1.0.2 at " in done.stderr and "still answers for serv2: nothing is taken over" in done.stderr
+    done = site.run("takeover", "serv2")
+    assert done.returncode == 1
+    assert "10.1.0.2 at " in done.stderr and "still answers for serv2: nothing is taken over" in done.stderr
     assert untouched(site)
 
 
-def test_the_isolated_one_needs_force(site: Site) -> None:
+def test_the_isolated_one_is_told_what_would_help(site: Site) -> None:
+    """It would let go again at once."""
     site.see(heard=False, reach=0)
     done = site.run("takeover", "serv2")
     assert done.returncode == 3
-    assert "--force" in done.stderr
+    assert "name a machine that answers in [reference] hosts" in done.stderr
     assert untouched(site)
-    assert site.run("takeover", "--force", "serv2").returncode == 0
-    assert site.up("serv2")
+
+
+def test_held_here_and_let_go_of_is_not_well(site: Site) -> None:
+    site.hold("serv2", 3)
+    network.drop_group(site.load(), network.place(site.load(), "serv2", site.load().me()))
+    done = site.run("takeover", "serv2")
+    assert done.returncode == 3
+    assert "serv2 is held here, and its addresses are let go of: check_peer says why" in done.stderr
 
 
 def test_busy(site: Site) -> None:

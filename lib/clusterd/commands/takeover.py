@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clusterd import acquire, cli, config, evidence, log, ownership, run, urgency
-from clusterd.errors import FAILED, OK, ClusterdError, Usage
+from clusterd.errors import FAILED, OK, CannotTell, ClusterdError, Usage
 from clusterd.lock import Lock
 from clusterd.model import Config, Group
 
@@ -28,7 +28,6 @@ def parser() -> argparse.ArgumentParser:
     """The command line; also the source of the man page."""
     made = cli.parser("takeover", DESCRIPTION)
     made.add_argument("group", metavar="GROUP", help="the group, named after its home node")
-    made.add_argument("--force", action="store_true", help="by hand, although no peer and no reference host is heard")
     made.add_argument(
         "--resume", action="store_true", help="put up again what is held here already, finish what was cut"
     )
@@ -68,6 +67,7 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     record = ownership.read(group.name)
     epoch, why = _epoch(settings, group, options, told)
     if epoch == record.epoch and record.phase == ownership.HELD and not options.resume:
+        _check_up(settings, group)
         log.debug(f"{group.name} is held here already")
         cli.answer(group=group.name, epoch=epoch, taken=False, why="held here already")
         return OK
@@ -102,6 +102,17 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     return FAILED if taken.failed and by_hand else OK
 
 
+def _check_up(settings: Config, group: Group) -> None:
+    """Raises CannotTell if what is held here does not answer: the watchdog has let go of its addresses."""
+    from clusterd import network
+
+    if network.missing(network.place(settings, group.name, settings.me())):
+        raise CannotTell(
+            f"{group.name} is held here, and its addresses are let go of: check_peer says why; the watchdog puts them "
+            "up as soon as that is over"
+        )
+
+
 def _answer(taken: acquire.Taken, why: str) -> None:
     cli.answer(
         group=taken.group,
@@ -126,7 +137,7 @@ def _epoch(settings: Config, group: Group, options: argparse.Namespace, told: Or
         return told.epoch, told.why
     if ownership.holds(group.name):
         return ownership.read(group.name).epoch, "held already"
-    return evidence.make_sure(settings, group, force=options.force), "taken by hand"
+    return evidence.make_sure(settings, group), "taken by hand"
 
 
 def _plan(settings: Config, group: Group, epoch: int) -> int:
