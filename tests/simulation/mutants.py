@@ -224,7 +224,7 @@ MUTANTS = (
     Mutant(
         "resumes without looking at the claims",
         ((verdict, "_resume", _resume_at_once),),
-        first=125,
+        first=450,
         rows=("it is mine but not up",),
     ),
     Mutant(
@@ -271,6 +271,7 @@ MUTANTS = (
         ((handover, "_take_back", _take_back),),
         ("operator: release", "heartbeat cut", "nodes kept apart on the LAN"),
         True,
+        first=185,
     ),
     Mutant("hands over without the last pass", ((handover, "copy", _without_last_pass),), ("operator: release",)),
     Mutant("lets any pass in", ((guards, "check_sender", lambda *_: None),), ("freeze", "LAN and heartbeat split")),
@@ -286,6 +287,7 @@ MUTANTS = (
         ("LAN and heartbeat split",),
         etcd=True,
         rows=("I serve it, and the arbiter",),
+        first=180,
     ),
     Mutant("forgets that it was the holder", ((passes, "hold", lambda *_: None),), ("power",)),
     Mutant(
@@ -416,6 +418,7 @@ MUTANTS = (
         ((quorum, "UNHELD", 0.0),),
         ("LAN and heartbeat split", "loss"),
         nodes=3,
+        first=310,
     ),
     Mutant(
         "three: starts alone although it never may",
@@ -429,6 +432,7 @@ MUTANTS = (
         ("power", "loss", "starve"),
         True,
         nodes=3,
+        first=60,
     ),
     Mutant(
         "three: nobody yields to an equal epoch",
@@ -436,6 +440,7 @@ MUTANTS = (
         ("power", "operator: takeover", "loss", "heartbeat cut"),
         True,
         nodes=3,
+        first=100,
     ),
     Mutant(
         "three: counts as mirrored what went to somebody else",
