@@ -4,15 +4,13 @@ import os
 import time
 from typing import NamedTuple
 
-from clusterd import guards, log, passes, peer, rehome, rsync, run, strays
+from clusterd import durable, guards, log, passes, peer, rehome, rsync, run, strays
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Config, Node, Service
 from clusterd.passes import Done, Place
 from clusterd.sender import Control, Run
 from clusterd.setback import Moment
 
-SYNC = 3600
-"""Seconds that writing everything to the disk may take."""
 SLACK = 10
 """Deletions beyond the plan that are let through: files go while a pass runs."""
 
@@ -204,7 +202,7 @@ class Pass:
         made = Run(self._argv(backup, cap, progress), progress).finish(control)
         items = made.output.items
         failed = made.code != 0 and not made.harmless()
-        problem = made.why() if failed else self._still(cap, sync=any(item.sent for item in items))
+        problem = made.why() if failed else self._still(cap, [item.path for item in items if item.sent])
         kept = [
             (item.path, "deleted" if item.deleted else "replaced") for item in items if item.deleted or item.replaced
         ]
@@ -230,17 +228,10 @@ class Pass:
             problem=problem or made.note,
         )
 
-    def _still(self, cap: int, *, sync: bool) -> str:
-        """What is wrong now that the files are sent, "" if nothing is: the disk may have gone in the meantime.
-
-        `sync`: what was sent must be on the disk here as well. It came from the page cache; after a power cut a file
-        may have its new time and size and its old content, and would be taken for the one that the peer has.
-        """
+    def _still(self, cap: int, sent: list[str]) -> str:
+        """What is wrong now that these files are sent, "" if nothing is: the disk may have gone in the meantime."""
         try:
-            if sync:
-                disks = {os.stat(guards.existing(path)).st_dev: path for path in self.service.paths}
-                for path in disks.values():
-                    run.check(("sync", "-f", guards.existing(path)), timeout=SYNC)
+            durable.settle(sent, self.service.paths)
             guards.check_holder(self.service, leaving=self.leaving)
             guards.check_source(self.service, self.record._replace(places=self.places), by_hand=cap > 0)
         except ClusterdError as error:

@@ -1,5 +1,6 @@
 """Passes between two nodes, over real ssh and rsync: what is copied, what is kept, what is refused."""
 
+import errno
 import json
 import os
 import re
@@ -458,22 +459,49 @@ def test_the_source_may_not_go_while_a_pass_runs(two: Two, monkeypatch: pytest.M
     assert len(list(two.copy.glob("file*"))) >= 190
 
 
-def test_what_was_sent_is_on_the_disk_here_as_well(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 600])
+def test_what_was_sent_is_on_the_disk_here_as_well(two: Two, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a power cut a file may have its new time and its old content, and would be taken for the one there."""
-    fill(two)
-    synced: list[tuple[str, ...]] = []
-    check = run.check
+    fill(two, 600)
+    inside = f"{two.data}/"
+    synced: list[str] = []
+    check, fsync = run.check, os.fsync
 
-    def note(words: Any, **how: Any) -> Any:
-        synced.append(tuple(words))
+    def note_check(words: Any, **how: Any) -> Any:
+        synced.extend(word for word in words if words[0] == "sync" and word == inside)
         return check(words, **how)
 
-    monkeypatch.setattr(run, "check", note)
+    def note_fsync(fd: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{fd}")
+        synced.extend([name] if name.startswith(inside) else [])
+        fsync(fd)
+
+    monkeypatch.setattr(run, "check", note_check)
+    monkeypatch.setattr(os, "fsync", note_fsync)
     assert go(two).ok
-    assert not [words for words in synced if words[0] == "sync"], "an unchanged pass pays nothing"
+    assert not synced, "an unchanged pass pays nothing"
+    for number in range(count):
+        (two.data / f"file{number}").write_text("changed")
+    assert go(two).ok
+    assert synced == [f"{inside}file0" if count == 1 else inside]
+
+
+def test_a_disk_that_does_not_take_what_was_sent_makes_the_pass_incomplete(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(two)
+    fsync = os.fsync
+
+    def fail(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}") == f"{two.data}/file1":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(fd)
+
     (two.data / "file1").write_text("changed")
-    assert go(two).ok
-    assert ("sync", "-f", f"{two.data}/") in synced
+    monkeypatch.setattr(os, "fsync", fail)
+    report = go(two)
+    assert not report.ok
+    assert "Input/output error" in report.problem
 
 
 # Trouble with the peer

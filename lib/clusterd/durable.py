@@ -1,0 +1,46 @@
+"""What was sent is on this node's own disk as well, before the pass that sent it counts as complete.
+
+It came from the page cache. After a power cut a file that a program overwrites in place may have its new time and size
+and its old content, and would be taken for the one that the peer has.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from clusterd import guards, run
+from clusterd.errors import Failed
+
+_FEW = 500
+"""So many files are written to the disk one by one; of more than that, all that their file systems have to write."""
+_SYNC = 3600
+"""Seconds that this may take."""
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def settle(sent: Sequence[str], paths: Iterable[str]) -> None:
+    """Wait until the files `sent`, all of them below `paths`, are on the disk; what is gone by now is passed over.
+
+    Raises:
+        Failed: the disk does not take them.
+    """
+    try:
+        if len(sent) <= _FEW:
+            for path in sent:
+                _fsync(path)
+            return
+        disks = {os.stat(guards.existing(path)).st_dev: guards.existing(path) for path in paths}
+    except OSError as error:
+        raise Failed(f"{error.filename or 'sync'}: {error.strerror}: what was sent may not be on this disk") from None
+    for path in disks.values():
+        run.check(("sync", "-f", path), timeout=_SYNC)
+
+
+def _fsync(path: str) -> None:
+    try:
+        fd = os.open(path, _OPEN)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
