@@ -3,8 +3,11 @@
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
+
+from clusterd.errors import Busy
 
 Job = Callable[[], object]
 AGAIN = 1.0
@@ -39,29 +42,45 @@ class Worker:
         self.thread.join(timeout)
 
     def _attempt(self, what: str, job: Job) -> None:
+        """Do it, and owe it if the disk does not take it now; said once. A refusal is final: it would be one again."""
         known = self.owed.get(what)
         self.owed[what] = job
         try:
             job()
-        except OSError:
+        except (OSError, Busy):
             if known is not job:
                 raise
-        else:
+            return
+        except BaseException:
             del self.owed[what]
+            raise
+        del self.owed[what]
 
     def _work(self) -> None:
+        again = 0.0
         while (job := self._next()) is not None:
-            try:
-                job()
-            except Exception as error:  # noqa: BLE001 - whatever a disk or a mail server did, the watchdog goes on
-                print(f"watchdog: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if not self.owed:
+                again = time.monotonic() + AGAIN
+            self._report(job)
+            if self.owed and time.monotonic() >= again:
+                for what, each in list(self.owed.items()):
+                    self._report(partial(self._attempt, what, each))
+                again = time.monotonic() + AGAIN
 
     def _next(self) -> Job | None:
+        """The next job, or nothing to do if none comes for a while and something is owed."""
         try:
             return self.jobs.get(timeout=AGAIN if self.owed else None)
         except queue.Empty:
-            return self._try_again
+            return _nothing
 
-    def _try_again(self) -> None:
-        for what, job in list(self.owed.items()):
-            self._attempt(what, job)
+    @staticmethod
+    def _report(job: Job) -> None:
+        try:
+            job()
+        except Exception as error:  # noqa: BLE001 - whatever a disk or a mail server did, the watchdog goes on
+            print(f"watchdog: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+
+def _nothing() -> None:
+    """A job."""

@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from clusterd.errors import Failed
+from clusterd import worker
+from clusterd.errors import Busy, Failed
 from clusterd.worker import Worker
 
 
@@ -46,3 +47,64 @@ def test_nobody_waits_for_a_job_that_hangs() -> None:
     assert made.thread.is_alive()
     gate.set()
     made.thread.join(10)
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_what_must_be_done_is_tried_until_it_is(
+    steady: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever else is to be done meanwhile: a watchdog always has something."""
+    monkeypatch.setattr(worker, "AGAIN", 0.05)
+    made = Worker()
+    tries: list[int] = []
+    after: list[int] = []
+
+    def late() -> None:
+        tries.append(1)
+        if len(tries) < 4:
+            raise OSError(28, "No space left on device")
+
+    made.must("record", late)
+    made.after_all(lambda: after.append(0))
+    end = time.monotonic() + 20
+    while len(tries) < 4:
+        assert time.monotonic() < end
+        if steady:
+            made.do(lambda: None)
+        time.sleep(0.001)
+    made.after_all(lambda: after.append(1))
+    made.finish(10)
+    assert not made.owed
+    assert after == [1]
+    assert capsys.readouterr().err.count("No space left") == 1, "said once"
+
+
+def test_a_refusal_is_final(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be one again, and keep everything else from being relied on."""
+    made = Worker()
+    after: list[int] = []
+
+    def refuse() -> None:
+        raise Failed("a damaged record")
+
+    made.must("record", refuse)
+    made.after_all(lambda: after.append(1))
+    made.finish(10)
+    assert (made.owed, after) == ({}, [1])
+    assert "a damaged record" in capsys.readouterr().err
+
+
+def test_a_newer_job_takes_the_place_of_one_that_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "AGAIN", 0.02)
+    made = Worker()
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("old")
+        raise Busy("record")
+
+    made.must("record", fail)
+    made.must("record", lambda: done.append("new"))
+    time.sleep(0.1)
+    made.finish(10)
+    assert done == ["old", "new"]
