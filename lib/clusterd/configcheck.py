@@ -106,8 +106,8 @@ def cluster(config: model.Config) -> Iterator[Fault]:
     elif dead < isolated + interval:
         least = f"at least isolated_after + interval, which is {_ms(isolated + interval)}"
         yield _time("dead_after", dead, least)
-    if config.failover.lease < 4 * beat.interval:
-        allowed = f"at least four times [heartbeat] interval, which is {4 * beat.interval:g} s"
+    if config.failover.lease < 3 * beat.interval:
+        allowed = f"at least three times [heartbeat] interval, which is {3 * beat.interval:g} s"
         yield Fault("cluster", ("failover",), "lease", f"{config.failover.lease:g} s", allowed)
 
 

@@ -21,8 +21,8 @@ nodes = hostnames(min=2)
 [heartbeat]
 # Between two datagrams on one path.
 # ! Too short: a busy node misses some, and the network carries more. Too long: a dead peer is noticed later. At
-# most a quarter of [failover] lease, for the addresses are renewed at every datagram at the latest.
-interval = duration(min='10 ms', max='1 second', default='100 ms')
+# most a third of [failover] lease, for the addresses are renewed at every datagram at the latest.
+interval = duration(min='10 ms', max='2 seconds', default='100 ms')
 
 # Nobody heard for that long, and no reference host answers: this node is the isolated one and lets go of every
 # address. Longer than interval.

@@ -179,8 +179,8 @@ NOTICES = {
     "record-unreadable": Notice(
         "alert",
         "What this node knows of one group is damaged on its disk: it neither serves the group nor takes it.",
-        "Another node can take it. Look at the file that is named and at the disk; then remove the file: the node "
-        "learns from its peers.",
+        "Another node can take it. Look at the file that is named and at the disk. When a peer is heard, remove the "
+        "file: the node learns from it.",
     ),
     "strangers": Notice(
         "warning",

@@ -43,8 +43,9 @@ class Session:
         with lock.wait_for(f"receive-{self.service.name}", PATIENCE):
             try:
                 guards.check_sender(self.service, self.node, self.epoch)
-                self.record = rehome.receiving(self._recover(), self.service, self.epoch, self.node)
-                self.channel.send(**self._hello())
+                before = self._recover()
+                self.record = rehome.receiving(before, self.service, self.epoch)
+                self.channel.send(**self._hello(), home=before.home, held=before.last_held())
                 while self._answer(self.channel.receive(self.config.mirror.timeout)):
                     pass
             except (Ended, Silent) as error:

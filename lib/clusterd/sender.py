@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from clusterd import log, peer, rsync, run
+from clusterd import log, passes, peer, rsync, run
 from clusterd.channel import Alive, Channel, Ended, Silent
 from clusterd.errors import BUSY, NOT_PERMITTED, Busy, ClusterdError, Failed, NotPermitted
 from clusterd.model import Config, Node, Service
@@ -222,10 +222,12 @@ class Run:
         os.close(self.complaints)
         self.complaints = -1
 
-    def harmless(self) -> bool:
-        """Whether all that was amiss is that files were deleted by their owner while they were being sent."""
+    def harmless(self, began: float) -> bool:
+        """Whether all that was amiss is that files were deleted by their owner while they were being sent; they may be
+        there again by now, made since the pass `began` (by the wall clock): the next one copies them.
+        """
         gone = rsync.vanished(self.stderr)
-        return self.code == rsync.VANISHED and bool(gone) and not any(os.path.lexists(path) for path in gone)
+        return self.code == rsync.VANISHED and bool(gone) and all(_gone_or_new(path, began) for path in gone)
 
     @property
     def note(self) -> str:
@@ -252,3 +254,10 @@ def _environment() -> dict[str, str]:
         **{name: value for name, value in run.environment().items() if not name.startswith("RSYNC_")},
         "LC_ALL": "C",
     }
+
+
+def _gone_or_new(path: str, began: float) -> bool:
+    try:
+        return os.lstat(path).st_ctime >= began - passes.TICK
+    except OSError:
+        return True

@@ -75,7 +75,8 @@ class Pass:
         self.leaving = leaving
         self.began = passes.start(service.name)
         self.watch = time.monotonic()
-        self.record = rehome.sending(passes.read(service.name), service, epoch)
+        self.known = passes.read(service.name)
+        self.record = rehome.sending(self.known, service, epoch)
         self.places: dict[str, Place] = {}
 
     def run(self, progress: bool) -> Report:
@@ -120,6 +121,7 @@ class Pass:
                 f"{self.service.name}: the clock of {self.node.name} is {abs(skew):.1f} s "
                 f"{'ahead' if skew > 0 else 'behind'}: no pass; run timesync on both nodes"
             )
+        rehome.check_receiver(self.known, self.service, self.node.name, control.said)
         theirs = tuple(control.said["paths"])
         if theirs != self.service.paths:
             raise Failed(
@@ -144,7 +146,7 @@ class Pass:
             raise control.lost()
         if seen.code not in (0, rsync.ERRORS, rsync.VANISHED):
             raise Failed(f"{self.service.name} to {self.node.name}: {seen.why()}; nothing was changed")
-        if seen.code and not seen.harmless() and not seen.output.items:
+        if seen.code and not seen.harmless(self.began.at) and not seen.output.items:
             raise Failed(f"{self.service.name} to {self.node.name}: {seen.why()}; nothing was changed")
         return seen
 
@@ -201,7 +203,7 @@ class Pass:
         # One run only: a second one would put its old versions in the place of the first one's, in the same set.
         made = Run(self._argv(backup, cap, progress), progress).finish(control)
         items = made.output.items
-        failed = made.code != 0 and not made.harmless()
+        failed = made.code != 0 and not made.harmless(self.began.at)
         problem = made.why() if failed else self._still(cap, [item.path for item in items if item.sent])
         kept = [
             (item.path, "deleted" if item.deleted else "replaced") for item in items if item.deleted or item.replaced

@@ -200,6 +200,7 @@ def test_files_that_vanish(two: Two, moment: str, monkeypatch: pytest.MonkeyPatc
         assert "1 files were deleted here meanwhile" in done.stdout
         (two.data / "file1").write_text("changed again")
         (two.data / "gone").write_text("it is here after all")
+        time.sleep(2 * passes.TICK)
         done = run(two, "data")
         assert done.returncode == 1
         assert "vanished" in done.stderr

@@ -2,13 +2,15 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from clusterd import ownership, passes
-from clusterd.errors import NotPermitted
+from clusterd import ownership, passes, view
+from clusterd.errors import Failed, NotPermitted
 from clusterd.passes import Done
 from unit.test_mirror import fill, go, refused, tree
+from unit.test_return import swap
 from unit.twonodes import Two
 from unit.twonodes import two_nodes as two_nodes
 
@@ -49,14 +51,41 @@ def test_older_files_replace_nothing(two: Two) -> None:
     refused(two, NotPermitted, "its home was serv1 and is serv2 now, and the latest files are not of this node")
 
 
-def test_what_the_receiver_has_itself_is_not_replaced(two: Two) -> None:
+def test_later_files_of_the_receiver_are_not_replaced(two: Two) -> None:
+    """Both have been the holder since they last received: the epochs of the old home say who was it later."""
+    two.hold(7)
     fill(two)
     two.there_python(
         "from clusterd import passes; r = passes.read('data');"
-        "passes.write(r._replace(sent={'serv1': r.received._replace(node='serv1', epoch=2)}))"
+        "passes.write(r._replace(sent={'serv1': r.received._replace(node='serv1', epoch=8)}))"
     )
     rehomed(two, 9)
-    refused(two, NotPermitted, "its home was serv1 and is serv2 now, and the latest files are not of serv1")
+    refused(two, NotPermitted, "its home has changed, and the latest files are those of serv2")
+
+
+def test_earlier_ones_come_home_as_on_a_return(two: Two) -> None:
+    """serv2 had died as the holder, and serv1 has taken over: what serv2 alone had is found, under the new home too."""
+    fill(two)
+    swap(two)
+    (two.copy / "new-there").write_text("written on serv2, never mirrored")
+    passes.hold("data", 2)
+    rehomed(two, 1)
+    report = go(two, max_delete="10")
+    assert report.ok, report.problem
+    assert [Path(path).name for path in report.unmirrored] == ["new-there"]
+    assert tree(two.data) == tree(two.copy)
+    (two.data / "file1").write_text("changed")
+    report = go(two)
+    assert (report.ok, report.unmirrored) == (True, ())
+
+
+def test_before_both_have_the_new_home_nothing_goes(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver would take the epoch of the one group for that of the other."""
+    fill(two)
+    rehomed(two, 40)
+    peers = {"serv2": SimpleNamespace(digest_same=False, heard=True, paths={})}
+    monkeypatch.setattr(view, "read", lambda **_: SimpleNamespace(peers=peers))
+    refused(two, Failed, "its home has changed, and serv2 has another configuration: run cluster push")
 
 
 def test_a_record_of_an_older_version_has_the_home_that_is_configured(two: Two) -> None:
@@ -78,5 +107,3 @@ def test_a_takeover_begins_anew(two: Two) -> None:
     record = passes.read("data")
     assert (record.home, record.last_held()) == ("serv2", 9)
     assert record.held is not None and record.held.epoch == 9
-    with pytest.raises(NotPermitted):
-        rehome.receiving(record._replace(home="serv1"), service, 10, "serv2")
