@@ -103,6 +103,7 @@ class Duties:
         one, two = self.world.machines.values()
         quiet, reach = self._quiet(), (self._reach(one), self._reach(two))
         well = quiet and one.listening() and two.listening() and not self._at_work(one, two)
+        well &= not (one.full or two.full)  # what a disk does not take is done when it does
         if not well:
             self.since.clear()
         for machine, other, counts in ((one, two, reach), (two, one, reach[::-1])):
