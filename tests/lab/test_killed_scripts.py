@@ -159,7 +159,7 @@ def test_takeover_by_hand_killed_at_random_moments_leaves_what_is_held(home: Lab
 
 # --- a pass cut by a power cut ---------------------------------------------------------------------------------------
 
-SLOW: dict[str, dict[str, str | None] | None] = {"smbd": {"mirror.bandwidth": "1500", "mirror.whole_file": "yes"}}
+SLOW: dict[str, dict[str, str | None] | None] = {"smbd": {"mirror.bandwidth": "600", "mirror.whole_file": "yes"}}
 SIZE = 200_000
 COUNT = 50
 
