@@ -74,7 +74,7 @@ test: host lint
 	$(TESTS) --durations 5 tests/simulation
 	@mkdir -p build; rm -f build/campaign.jsonl
 	$(TESTS) -n 3 --dist loadfile $(AGAIN) 3 --durations 10 -m "not alone" tests/lab
-	$(TESTS) -m alone tests/lab
+	$(TESTS) $(AGAIN) 2 -m alone tests/lab
 
 # What make test does with a tenth of that: 200,000 files and one of 10 GB, on busy machines. Needs 25 GB of disk.
 load: host venv
