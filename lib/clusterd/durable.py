@@ -1,7 +1,7 @@
-"""What was sent is on this node's own disk as well, before the pass that sent it counts as complete.
+"""What counts as complete is on the disk first: at the receiver, after a roll back, and at the sender as well.
 
-It came from the page cache. After a power cut a file that a program overwrites in place may have its new time and size
-and its old content, and would be taken for the one that the peer has.
+What was sent came from the page cache. After a power cut a file that a program overwrites in place may have its new time
+and size and its old content, and would be taken for the one that the peer has.
 """
 
 import os
@@ -28,10 +28,19 @@ def settle(sent: Sequence[str], paths: Iterable[str]) -> None:
             for path in sent:
                 _fsync(path)
             return
-        disks = {os.stat(guards.existing(path)).st_dev: guards.existing(path) for path in paths}
     except OSError as error:
         raise Failed(f"{error.filename or 'sync'}: {error.strerror}: what was sent may not be on this disk") from None
-    for path in disks.values():
+    sync(paths)
+
+
+def sync(paths: Iterable[str]) -> None:
+    """Wait until the file systems of all these paths, or of the folders above them, have written what they have to.
+
+    Raises:
+        Failed: one does not take it.
+    """
+    found = [guards.existing(path) for path in paths]
+    for path in {os.stat(path).st_dev: path for path in found}.values():
         run.check(("sync", "-f", path), timeout=_SYNC)
 
 

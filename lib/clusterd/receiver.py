@@ -9,7 +9,21 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from clusterd import asked, backups, daemon, generation, guards, lock, log, model, passes, rehome, run, setback, strays
+from clusterd import (
+    asked,
+    backups,
+    daemon,
+    durable,
+    generation,
+    guards,
+    lock,
+    log,
+    model,
+    passes,
+    rehome,
+    setback,
+    strays,
+)
 from clusterd.channel import Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
 from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy
@@ -17,9 +31,6 @@ from clusterd.model import Config, Service
 from clusterd.passes import Done, Record, Returned, Unfinished
 from clusterd.setback import Moment
 from clusterd.treewalk import walk_since
-
-SYNC = 3600
-"""Seconds that writing everything to the disk may take."""
 
 
 class Session:
@@ -181,8 +192,7 @@ class Session:
             put_back(self.record.unfinished.above)
         places = guards.check_target(self.service, self.record._replace(places={}))
         if self.set and said.complete:
-            for path in self.service.paths:
-                run.check(("sync", "-f", guards.existing(path)), timeout=SYNC)
+            durable.sync(self.service.paths)
         answer = self._close(said)
         if said.complete:
             done = Done(self.node, self.epoch, self.began.at, time.time(), said.entries, self.began.setbacks)

@@ -7,14 +7,11 @@ goes back to that (wayback.py). What the cut pass had brought goes into a backup
 import os
 import time
 
-from clusterd import backups, generation, guards, leftovers, log, manifest, passes, run, services
+from clusterd import backups, durable, generation, leftovers, log, manifest, passes, services
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Service
 from clusterd.passes import NEWEST, ROLLED_BACK, Record, Unfinished
 from clusterd.wayback import Way
-
-SYNC = 3600
-"""Seconds that writing everything to the disk may take."""
 
 
 def settle(service: Service) -> Unfinished | None:
@@ -67,8 +64,7 @@ def roll_back(service: Service, record: Record) -> Record:
     way = Way(service, known, [backups.files_folder(each) for each in sets], backups.files_folder(kept))
     try:
         way.go()
-        for path in service.paths:
-            run.check(("sync", "-f", guards.existing(path)), timeout=SYNC)
+        durable.sync(service.paths)
         for each in sets:
             backups.finish(each, complete=False)
         made = backups.finish(kept, complete=True)
