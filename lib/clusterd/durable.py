@@ -1,7 +1,7 @@
 """What counts as complete is on the disk first: at the receiver, after a roll back, and at the sender as well.
 
-What was sent came from the page cache. After a power cut a file that a program overwrites in place may have its new time
-and size and its old content, and would be taken for the one that the peer has.
+What was sent came from the page cache. After a power cut a file that a program overwrites in place may have its new
+time and size and its old content, and would be taken for the one that the peer has.
 """
 
 import os
