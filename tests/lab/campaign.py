@@ -168,6 +168,7 @@ class Day:
     def end(self) -> None:
         """Mend everything, and wait until the pair is whole and serves again."""
         mend(self.lab)
+        self.writer.go_on()
         self.writer.more(1)
         self.finished = monotonic()
 

@@ -60,7 +60,6 @@ class ShareClient:
         assert process.stdin and process.stdout
         try:
             process.stdin.write(command.encode())
-            process.stdin.flush()
         except OSError:
             return False
         said = ""
@@ -78,6 +77,7 @@ class ShareClient:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            bufsize=0,
             start_new_session=True,
             env=environment(),
         )

@@ -370,7 +370,12 @@ class Writer(threading.Thread):
     def more(self, count: int = 3) -> None:
         """Wait until so many more writes were acknowledged."""
         enough = len(self.acknowledged) + count
-        self.lab.wait_for(lambda: len(self.acknowledged) >= enough, LONG, f"{count} more writes")
+
+        def written() -> bool:
+            assert self.is_alive(), "the writer has ended"
+            return len(self.acknowledged) >= enough
+
+        self.lab.wait_for(written, LONG, f"{count} more writes")
 
     def lost(self, *folders: str) -> set[str]:
         """The acknowledged writes that are not whole in any of these folders of a machine, as the host sees them."""
