@@ -30,7 +30,7 @@ setup(
     install_requires=["configobj>=5.0.9", "python-dateutil>=2.8", "fabric>=3.2"],
     extras_require={
         "etcd": ["etcd3gw>=2.0"],
-        "test": ["pytest>=8", "pytest-xdist", "pytest-rerunfailures", "hypothesis", "aiosmtpd"],
-        "lint": ["ruff", "mypy", "types-python-dateutil"],
+        "test": ["pytest>=8", "pytest-xdist", "pytest-rerunfailures", "hypothesis", "aiosmtpd", "greenlet"],
+        "lint": ["ruff", "mypy", "types-python-dateutil", "types-greenlet"],
     },
 )

@@ -170,24 +170,14 @@ def _tidily(seed: int, mutant: str, nodes: int) -> Outcome:
         gc.collect()
 
 
-def _pin(cores: "multiprocessing.Queue[int]") -> None:
-    """Threads take turns faster when they share a core."""
-    os.sched_setaffinity(0, {cores.get()})
-
-
 def run(
     first: int, schedules: int, jobs: int, mutant: str = "", sound: bool = False, nodes: int = PAIR, size: int = 50
 ) -> Iterator[Outcome]:
     """So many schedules, from the seed `first` on, in `jobs` processes, `size` at a time; in their order."""
-    available = sorted(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("fork")
-    cores: multiprocessing.Queue[int] = context.Queue()
-    for number in range(jobs):
-        cores.put(available[number % len(available)])
     size = max(1, min(size, schedules // (4 * jobs) or 1))
     seeds = range(first, first + schedules)
     parts = [seeds[at : at + size] for at in range(0, schedules, size)]
-    with context.Pool(jobs, _pin, (cores,)) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
         for part in pool.imap(functools.partial(several, mutant=mutant, sound=sound, nodes=nodes), parts):
             yield from part
 
