@@ -22,6 +22,7 @@ from clusterd.model import Config, Node
 
 if TYPE_CHECKING:
     from fabric import Connection
+    from paramiko import PKey
 
 USER = "root"
 CONNECT = 4
@@ -155,8 +156,11 @@ def connect(config: Config, node: Node) -> "Connection":
     raise Failed(f"does not answer ({'; '.join(why)})")
 
 
-def _connect(config: Config, node: Node, address: str) -> "Connection":
-    """A connection by one address. OSError: try the next one; Failed: that is final."""
+def _connect(config: Config, node: Node, address: str, known: "PKey | None" = None) -> "Connection":
+    """A connection by one address. OSError: try the next one; Failed: that is final.
+
+    `known`: the one of several host keys of its kind that the node has shown.
+    """
     import logging
 
     import paramiko
@@ -174,11 +178,14 @@ def _connect(config: Config, node: Node, address: str) -> "Connection":
     where = address if connection.port == 22 else f"[{address}]:{connection.port}"
     client: Any = connection.client
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    for kind, key in _host_keys(config, node, connection.port):
-        client.get_host_keys().add(where, kind, key)
+    keys = _host_keys(config, node, connection.port)
+    for key in keys if known is None else [*keys, known]:
+        client.get_host_keys().add(where, key.get_name(), key)  # the last of a kind counts
     try:
         connection.open()
-    except paramiko.BadHostKeyException:
+    except paramiko.BadHostKeyException as error:
+        if known is None and error.key in keys:
+            return _connect(config, node, address, error.key)
         raise Failed(
             f"{address} has another host key than {paths.known_hosts(config.folder)} says: is it {node.name}?"
         ) from None
@@ -207,19 +214,28 @@ def _notice_its_end(connection: "Connection") -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER * 1000)
 
 
-def _host_keys(config: Config, node: Node, port: int) -> list[tuple[str, Any]]:
-    """What the cluster's known_hosts says of the node."""
-    import paramiko
+def _host_keys(config: Config, node: Node, port: int) -> "list[PKey]":
+    """What the cluster's known_hosts says of the node: several keys of a kind while one replaces another."""
+    from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
 
     path = paths.known_hosts(config.folder)
+    found = []
     try:
-        known = paramiko.HostKeys(path)
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.readlines()
     except OSError as error:
         raise Failed(f"{path}: {error.strerror}: nodes' host keys are needed (see INSTALL)") from None
-    found = known.lookup(node.name) or known.lookup(f"[{node.name}]:{port}")
+    for line in lines:
+        one = HostKeys()
+        with contextlib.suppress(InvalidHostKey):
+            entry = HostKeyEntry.from_line(line)
+            for name in entry.hostnames if entry else []:
+                one.add(name, entry.key.get_name(), entry.key)
+            if one.lookup(node.name) or one.lookup(f"[{node.name}]:{port}"):
+                found.append(entry.key)
     if not found:
         raise Failed(f"{path} has no host key of {node.name} (see INSTALL)")
-    return list(found.items())
+    return found
 
 
 def _converse(connection: "Connection", node: Node, line: str, stdin: bytes, timeout: float) -> Answer:

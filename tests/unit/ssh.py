@@ -68,10 +68,10 @@ class Host:
         (ssh / "config").write_text(f"Host serv2\n  Port {self.port}\n  IdentityFile {self.user_key}\n")
         self.know(self.host_key)
 
-    def know(self, key: Path) -> None:
-        """Have known_hosts say that serv2 has this key."""
-        kind, value, _ = Path(f"{key}.pub").read_text().split()
-        Path(paths.known_hosts(str(self.box.conf))).write_text(f"serv2 {kind} {value}\n")
+    def know(self, *keys: Path) -> None:
+        """Have known_hosts say that serv2 has these keys, in this order."""
+        lines = [" ".join(["serv2", *Path(f"{key}.pub").read_text().split()[:2]]) for key in keys]
+        Path(paths.known_hosts(str(self.box.conf))).write_text("\n".join(lines) + "\n")
 
     def stop(self) -> None:
         if self.process:

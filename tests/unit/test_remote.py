@@ -125,6 +125,14 @@ def test_another_host_key_is_refused(near: Config, host: Host) -> None:
     assert "another host key" in answer.why
 
 
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_a_host_key_that_is_being_changed(near: Config, host: Host, first: str) -> None:
+    """Two keys of one kind: whichever of them the node has is its own."""
+    keys = [host.host_key, host.user_key]
+    host.know(*(keys if first == "new" else reversed(keys)))
+    assert ask(near, "true").ok
+
+
 def test_an_unknown_host_is_refused(near: Config, box: "Box") -> None:
     (box.conf / "known_hosts").write_text("")
     assert "no host key of serv2" in ask(near, "true").why
