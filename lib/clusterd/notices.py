@@ -167,7 +167,8 @@ NOTICES = {
     "watchdog-restarted": Notice(
         "warning",
         "The watchdog's loop had ended and was started again; nothing was moved.",
-        "Once is no harm. If it comes again, look at the system log around that time: memory, or a bug to report.",
+        "Once is no harm. If it comes again: killed, look for memory in the system log; an error, its traceback is "
+        "below: put right what it names, or report a bug.",
         each=True,
     ),
     "lease-lapsed": Notice(

@@ -240,6 +240,10 @@ def test_a_loop_that_ends_again_and_again_is_restarted_slowly(site: Site, peer: 
         now = view.now()
         wait(lambda: site.told().count("watchdog-restarted") >= 7)
         assert view.now() - now > 1
+    event = next(event for event in site.events() if event["event"] == "watchdog-restarted")
+    why = "clusterd.errors.Failed: heartbeat port 694 on eth1: Address already in use"
+    assert event["text"] == f"the loop ended ({why}) and is started again"
+    assert event["traceback"][0].startswith("Traceback") and "open_paths" in "".join(event["traceback"])
     wait(view.read)
     process.terminate()
     process.wait(30)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import signal
 import sys
 import time
@@ -87,28 +88,33 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
     ending = _Ending()
     failures = 0
     ended = ""
+    said: list[str] = []
     while True:
         began = time.monotonic()
+        words, mouth = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
         child = os.fork()
         if child == 0:
             for number in PASSED_ON:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
-            _loop(settings, keys, clean)
+            _loop(settings, keys, clean, mouth)
         ending.child = child
         signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        os.close(mouth)
         urgency.no_hurry()
         if ended:  # told when the next one runs: a disk or a mail server that is slow must not keep it waiting
-            notify.tell_detached(settings, "watchdog-restarted", f"the loop ended ({ended}) and is started again")
+            text = f"the loop ended ({ended}) and is started again"
+            notify.tell_detached(settings, "watchdog-restarted", text, traceback=said)
         _, status = os.waitpid(child, 0)
         ending.child = 0
+        said = _last_words(words)
         code = os.waitstatus_to_exitcode(status)
         if code == watch.RELOAD or ending.again:
             return True
         if ending.asked or code == OK:
             return False
-        ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        ended = f"killed by {signal.Signals(-code).name}" if code < 0 else said[-1] if said else f"exit {code}"
         failures = failures + 1 if time.monotonic() - began < QUICK else 0
         if failures > PATIENCE:
             time.sleep(PAUSE)
@@ -133,7 +139,7 @@ class _Ending:
                 os.kill(self.child, signal.SIGTERM)
 
 
-def _loop(settings: Config, keys: keyfile.Keys, clean: bool) -> None:
+def _loop(settings: Config, keys: keyfile.Keys, clean: bool, mouth: int) -> None:
     """The child: the loop, at real-time priority where that is allowed. What it starts is back to normal."""
     from clusterd import watch
 
@@ -148,11 +154,27 @@ def _loop(settings: Config, keys: keyfile.Keys, clean: bool) -> None:
         code = watch.Watch(settings, _latest(settings, keys), clean=clean).run()
         if code == watch.ORPHANED:
             _start_again()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the next loop starts, and a person is told
+        _speak_last(error, mouth)
     finally:
-        if sys.exc_info()[1] is not None:
-            sys.excepthook(*sys.exc_info())
-        sys.stderr.flush()
         os._exit(code)
+
+
+def _speak_last(error: BaseException, mouth: int) -> None:
+    """Say why the loop ends: to cron, whose mail comes only when the parent ends too, and to that parent."""
+    import traceback
+
+    with suppress(OSError):
+        said = "".join(traceback.format_exception(error))
+        os.write(mouth, said.encode("utf-8", "replace")[-select.PIPE_BUF :])
+        sys.stderr.write(said)
+        sys.stderr.flush()
+
+
+def _last_words(words: int) -> list[str]:
+    """What the loop that has ended gave as the reason, a line each; its last line is the error."""
+    with os.fdopen(words, "rb", buffering=0) as pipe:
+        return (pipe.read(select.PIPE_BUF) or b"").decode("utf-8", "replace").splitlines()
 
 
 def _latest(settings: Config, keys: keyfile.Keys) -> keyfile.Keys:
