@@ -56,7 +56,7 @@ def take(config: Config, group: Group, epoch: int, *, pinned: bool = False, by_h
     place = network.place(config, group.name, config.me())
     record = ownership.read(group.name)
     again = record.epoch == epoch and record.held_by(config.me().name)
-    pinned = pinned or (again and record.pinned)
+    pinned = pinned or (record.pinned and record.holder == config.me().name)
     if not again:
         ownership.enter(group.name, epoch, ownership.ACQUIRING, pinned=pinned)
     ownership.verify(group.name, "")

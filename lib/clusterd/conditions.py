@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from clusterd.picture import NOT_FENCED, UNHELD, Me, Own, Peer, Rules, dead, due, latest
+from clusterd.picture import NOT_FENCED, PERSON, UNHELD, Me, Own, Peer, Rules, dead, due, latest
 
 DENIED = 3.0
 """Seconds beyond the lifetime of a lease in etcd: then the holder that we do not hear has renewed it meanwhile."""
@@ -23,6 +23,7 @@ SILENT = ("peer-dead", "path-down")
 def conditions(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> list[Condition]:
     """Everything that a person should know, whatever is done about it."""
     found = _arbiter(rules, me, now)
+    found += [Condition("not-ready", what, text) for what, text in me.unready.items()]
     for peer in peers:
         silence = peer.silence(now)
         if peer.vouched:
@@ -76,6 +77,11 @@ def _group_conditions(
     if own.answered and gone and not rules.fencing:
         text = "its holder is not heard, but somebody still answers for the address: not taken over"
         return [Condition("takeover-held-back", name, text)]
+    alone = all(peer.last() is None for peer in peers) and me.standby != PERSON
+    if alone and not own.busy and now - me.started > max(rules.dead_after, rules.wait_for_peer) + UNHELD:
+        whose = f"{own.holder} had it last" if own.holder else f"it is at home on {own.home}"
+        text = f"no other node was heard since this watchdog started, and {whose}: {name} is not taken"
+        return [Condition("waits-for-peer", name, text + "; this node is in standby" * bool(me.standby))]
     waited = own.unheld_since is not None and now - own.unheld_since > 2 * UNHELD
     if waited and not own.busy:
         epoch, holder = latest(me, peers, name)

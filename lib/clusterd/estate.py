@@ -132,7 +132,8 @@ class Estate:
         return None
 
     def claims(self, crew: Crew) -> dict[str, Claim]:
-        """What the peers are told. Suspended addresses are claimed only if they are just coming back."""
+        """What the peers are told. Suspended addresses are claimed only if they are just coming back; of a group whose
+        record cannot be read nothing is said: another node may take it."""
         return {
             group: Claim(
                 record.epoch,
@@ -142,6 +143,7 @@ class Estate:
                 crew.intending(group) or (0 if self._held(record) else crew.intended(group)),
             )
             for group, record in self.records.items()
+            if group not in self.broken
         }
 
     def epoch(self, group: str) -> int | None:

@@ -6,7 +6,7 @@ grant comes last.
 
 import time
 
-from clusterd import arbiter, arp, durations, fence, log, notify, ownership, reach, view
+from clusterd import arbiter, arp, durations, fence, log, network, notify, ownership, reach, view
 from clusterd.errors import Busy, CannotTell, Failed, NotPermitted
 from clusterd.model import Config, Group
 from clusterd.picture import NOT_FENCED
@@ -50,6 +50,21 @@ def make_sure(config: Config, group: Group) -> int:
     known = [ownership.read(group.name).epoch]
     known += [peer.groups.get(group.name, {}).get("epoch", 0) for peer in now.peers.values()]
     return max(known) + 1
+
+
+def check_let_go(config: Config, group: Group) -> None:
+    """Whether a group that is held here by its record, and whose addresses are not up, is nobody else's by now.
+
+    Raises:
+        Failed: somebody claims it, or answers for it.
+        CannotTell: the watchdog is not running.
+    """
+    if not network.missing(network.place(config, group.name, config.me())):
+        return
+    _check_claims(config, group, view.need())
+    answering = _who_answers(config, group)
+    if answering:
+        raise Failed(f"{answering} answers for {group.name}, which this node has let go of: it is not put up again")
 
 
 def _check_claims(config: Config, group: Group, now: view.View) -> None:

@@ -139,6 +139,7 @@ def _ready(words: list[str], request: Request) -> int:
 
         arbiter.check(settings)
     group = settings.group(words[1])
+    _check_link(settings, group.name)
     answer = {
         "ready": True,
         "epoch": ownership.read(group.name).epoch,
@@ -148,6 +149,16 @@ def _ready(words: list[str], request: Request) -> int:
     }
     print(json.dumps(answer))
     return OK
+
+
+def _check_link(settings: Config, group: str) -> None:
+    """Raises Failed if the NIC to which the group would go has no link: what answers now would answer no more."""
+    from clusterd import network
+
+    where = network.place(settings, group, settings.me())
+    interface = where.link or where.interface
+    if not network.carrier(interface):
+        raise Failed(f"{interface} of {settings.me().name} has no link: {group} could not be reached there")
 
 
 def _acquire(words: list[str], request: Request) -> int:

@@ -115,7 +115,7 @@ def missing(where: Place) -> list[str]:
 
 
 def carrier(interface: str) -> bool:
-    """Whether the NIC is up and has a link."""
+    """Whether the NIC is there, is up and has a link."""
     return nic.carrier(interface)
 
 

@@ -164,6 +164,18 @@ NOTICES = {
         "Look at that node: it lives, and reaches etcd. Mend the paths between the nodes, or switch it off.",
         ("takeover-done",),
     ),
+    "waits-for-peer": Notice(
+        "alert",
+        "This node came up alone, and cannot know whether another one has this group, or newer files of it.",
+        "Switch the other node on: it serves, or this one does. If it will not come back: make sure that it is off, "
+        "then here: cluster unstandby NODE if this node is in standby; takeover GROUP",
+    ),
+    "not-ready": Notice(
+        "error",
+        "If another node died now, its group could not be served here.",
+        "Look at the cable, the NIC or the file that is named; cluster check says all that is wrong with the files. "
+        "Nothing else is to do: it is looked at again by itself.",
+    ),
     "watchdog-restarted": Notice(
         "warning",
         "The watchdog's loop had ended and was started again; nothing was moved.",

@@ -121,6 +121,8 @@ class Me(NamedTuple):
     arbiter_lost_since: float | None = None
     """Since when it has not answered; None without an arbiter."""
     arbiter_why: str = ""
+    unready: dict[str, str] = {}
+    """What is not in order of what this node needs to take a group over: by NIC or file, in words."""
 
 
 class Peer(NamedTuple):

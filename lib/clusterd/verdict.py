@@ -8,7 +8,7 @@ The rule above all others: unsure is not dead. Whatever is missing from the evid
 
 from typing import NamedTuple
 
-from clusterd import grant, quorum, standing
+from clusterd import grant, mistaken, quorum, standing
 from clusterd.actions import (
     Acquire,
     Action,
@@ -195,8 +195,8 @@ def _vain(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float
 
 def _keep(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> list[Action]:
     """A group that we serve: hand it over if the peer sees more of the network, or send it home."""
-    if not me.standby and _tied(rules, me, name, own, peers, now):
-        return [Acquire(name, own.epoch + 1, "another node has had it with the same epoch")]
+    if not me.standby and mistaken.tied(rules, me, name, own, peers, now):
+        return [Acquire(name, latest(me, peers, name)[0] + 1, "another node takes its epoch for an old one")]
     for peer in peers:
         if not peer.fresh(rules, now) or peer.standby == PERSON or not peer.arbiter:
             continue
@@ -220,12 +220,6 @@ def _outvoted(rules: Rules, me: Me, peer: Peer, now: float) -> bool:
         return False
     long_dark = dark is not None and since - dark > 2 * rules.dead_after
     return now - since >= (UNHELD if long_dark else rules.dead_after)
-
-
-def _tied(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
-    """Whether a peer that lets us serve it believes that our epoch was another's: it would take no pass from us."""
-    claims = [peer.claim(name) for peer in peers if peer.fresh(rules, now)]
-    return any(claim.epoch == own.epoch and claim.holder not in ("", me.name) and not claim.held for claim in claims)
 
 
 def _resume(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> list[Action]:
@@ -270,6 +264,8 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
             return [Acquire(name, epoch + 1, "nobody holds it")]
     if silent and here_last(rules, me, name, own, peers, now):
         return [Acquire(name, epoch + 1, "nobody holds it, and it was here last")]
+    if silent and mistaken.forgotten(rules, me, name, own, (epoch, holder), peers, now):
+        return [Acquire(name, epoch + 1, f"{holder} had it last, and does not know that any more")]
     if silent and _may_start_alone(rules, me, own, holder, peers, now):
         return [Acquire(name, epoch + 1, "no peer has been heard since the start")]
     return []

@@ -23,6 +23,7 @@ from clusterd.keyfile import Keys
 from clusterd.peer import hang_up
 from clusterd.peers import Peers, open_paths, rules_of
 from clusterd.picture import Me
+from clusterd.readiness import Readiness
 from clusterd.tell import Teller
 from clusterd.voice import Voice
 from clusterd.watchdev import Dog
@@ -58,6 +59,7 @@ class Watch:
         self.crew = Crew(config.folder)
         self.teller = Teller(config, self.worker)
         self.dog = Dog(config.me(), self.teller.no_device)
+        self.readiness = Readiness(config, self.worker)
         self.witness = setback.Witness(None)
         self.asks: dict[str, int] = {}
         self.peers = Peers(config)
@@ -210,6 +212,7 @@ class Watch:
             started=self.started,
             clean=self.clean,
             sure=sure,
+            unready=self.readiness.lacking(now),
         )
         return arbiter.note(me, self.steward.grants, now, self.rules.lease) if self.steward else me
 

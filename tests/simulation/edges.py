@@ -255,6 +255,7 @@ REPLACED: list[tuple[object, str, object]] = [
     (watch, "Worker", devices.Worker),
     (watch, "Teller", devices.Teller),
     (watch, "Socket", devices.Socket),
+    (watch, "Readiness", lambda *_: types.SimpleNamespace(lacking=lambda _now: {})),
     (
         watch,
         "open_paths",

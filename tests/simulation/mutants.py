@@ -15,6 +15,7 @@ from clusterd import (
     guards,
     handover,
     leftovers,
+    mistaken,
     passes,
     peers,
     picture,
@@ -368,7 +369,7 @@ MUTANTS = (
     ),
     Mutant(
         "serves on with an epoch that was another's",
-        ((verdict, "_tied", lambda *_: False),),
+        ((mistaken, "tied", lambda *_: False),),
         ("power of both", "heartbeat cut one way", "operator: takeover", "loss", "one way everywhere", "kill script"),
         first=3875,
         rows=("I serve it, and a peer that lets me",),

@@ -174,6 +174,16 @@ def test_check_says_every_problem(call: Run, pair: Config, box: "Box", capsys: p
     assert "serv1.conf" in err
 
 
+def test_check_reads_the_network_files_as_well(
+    call: Run, pair: Config, box: "Box", capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the first takeover is what finds out. A push is not refused for them: that may be what mends it."""
+    box.edit("serv1.conf", "driver = iproute2", "driver = ifupdown")
+    box.interfaces.write_text("auto eth0\n")
+    assert call("check") == 78
+    assert f"{box.interfaces}: iface eth0: missing" in capsys.readouterr().err
+
+
 def test_push_shows_the_differences_asks_and_copies(
     host: Host, call: Run, box: "Box", capsys: pytest.CaptureFixture[str]
 ) -> None:

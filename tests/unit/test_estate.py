@@ -128,6 +128,7 @@ def test_a_record_that_cannot_be_read(site: Site, make: Make, crew: Crew, worker
     made.look()
     own = made.owns(crew, view.now())["serv1"]
     assert (own.up, own.busy) == (False, True)
+    assert "serv1" not in made.claims(crew), "another node may take it"
     drain(worker)
     assert site.told() == ["record-unreadable"]
     path.write_text(whole)

@@ -88,6 +88,10 @@ def test_questions(two: Two) -> None:
     assert json.loads(ready.stdout)["services"] == ["data"]
     assert json.loads(ready.stdout)["digest"] == settings.digest
     assert peer.ask(settings, node, ["ready", "serv9"], timeout=10).code == 1
+    (two.top / "site" / "unplugged").touch()
+    lame = peer.ask(settings, node, ["ready", "serv1"], timeout=10)
+    assert (lame.code, "eth2 of serv2 has no link" in lame.stderr) == (1, True)
+    (two.top / "site" / "unplugged").unlink()
     unknown = peer.ask(settings, node, ["status"], timeout=10)
     assert (unknown.code, "watchdog" in unknown.stderr) == (3, True)
     two.there_python("from clusterd import ownership; ownership.enter_standby(ownership.PROGRAM, 'came back')")

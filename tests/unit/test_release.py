@@ -5,7 +5,7 @@ Both nodes are real: their own network, their own folders, real passes, the real
 
 import json
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from clusterd.errors import Failed
 from clusterd.ownership import Record
 from unit.site import Site, wait
 from unit.site import made_site as made_site
-
-if TYPE_CHECKING:
-    pass
 
 pytest_plugins = ["lan"]
 
@@ -363,6 +360,13 @@ def test_let_go_stops_what_still_runs(held: Site) -> None:
     assert not held.up("serv1") and held.running() == set()
     assert held.journal() == ["serv1 stop second", "serv1 stop first"]
     assert held.events()[-1]["event"] == "let-go"
+
+
+def test_let_go_with_a_damaged_record(held: Site) -> None:
+    """Another node has taken it: the services end here, whatever the file says."""
+    Path(ownership.path("serv1")).write_text("{")
+    assert held.run("release", "serv1", "--let-go").returncode == 0
+    assert not held.up("serv1") and held.running() == set()
 
 
 def test_let_go_tells_of_a_service_that_does_not_stop(held: Site) -> None:

@@ -291,6 +291,31 @@ def test_resume_puts_the_address_up_again_with_the_same_epoch(site: Site) -> Non
     assert site.journal() == []
 
 
+@pytest.mark.parametrize("words", [("--resume", "serv1"), ("serv1",)])
+def test_what_somebody_else_has_meanwhile_is_not_put_up_again(site: Site, words: tuple[str, ...]) -> None:
+    """The heartbeat cable is out, this node stood still, and the other took over: neither hears the other."""
+    site.hold("serv1", 6, ownership.RELEASING if words[0] == "serv1" else ownership.HELD)
+    site.lan.ip("serv1", "addr del 10.1.0.1/24 dev eth0")
+    site.lan.ip("serv2", "addr add 10.1.0.1/24 dev eth2")
+    site.see(heard=False)
+    done = site.run("takeover", *words)
+    assert done.returncode == 1
+    assert "answers for serv1" in done.stderr
+    assert not site.up("serv1")
+    site.lan.ip("serv2", "addr del 10.1.0.1/24 dev eth2")
+    assert site.run("takeover", *words).returncode == 0
+    assert site.up("serv1")
+
+
+@pytest.mark.parametrize("holder", ["serv1", "serv2"])
+def test_a_new_epoch_keeps_the_pin_of_what_was_here(site: Site, holder: str) -> None:
+    """After a power cut of both nodes: a person moved it here, and has not moved it away."""
+    ownership.write(ownership.Record("serv2", 6, holder, "held", "an earlier boot", pinned=True))
+    assert site.run("takeover", "serv2").returncode == 0
+    record = ownership.read("serv2")
+    assert (record.epoch, record.pinned) == (7, holder == "serv1")
+
+
 def test_a_pin_survives_a_resume(site: Site) -> None:
     site.hold("serv2", 6)
     ownership.enter("serv2", 6, ownership.HELD, pinned=True)

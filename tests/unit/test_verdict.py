@@ -438,8 +438,16 @@ def test_what_a_deaf_peer_serves_as_well_is_served_no_more() -> None:
 def test_an_epoch_that_was_anothers_as_well_is_exceeded() -> None:
     """The other one would take no pass from us, and we none from it."""
     two = peer(groups={"serv1": Claim(5, "serv2", False)})
-    assert actions(RULES, me(), two) == [Acquire("serv1", 6, "another node has had it with the same epoch")]
+    assert actions(RULES, me(), two) == [Acquire("serv1", 6, "another node takes its epoch for an old one")]
     assert actions(RULES, me(standby=PERSON), two)[0] == HandOver("serv1", "serv2", "serv1 is in standby")
+
+
+def test_a_higher_epoch_that_we_are_said_to_have_is_exceeded() -> None:
+    """Another group's, learnt while the nodes had different configurations: no pass of ours would be taken again."""
+    two = peer(groups={"serv1": Claim(40, "serv1", False)})
+    assert actions(RULES, me(), two) == [Acquire("serv1", 41, "another node takes its epoch for an old one")]
+    assert actions(RULES, me(standby=PERSON), two)[0] == HandOver("serv1", "serv2", "serv1 is in standby")
+    assert actions(RULES, me(), peer(groups={"serv1": Claim(5, "serv1", False)})) == []
 
 
 def test_a_takeover_under_way_goes_on_while_the_old_claim_is_repeated() -> None:
@@ -708,6 +716,46 @@ def test_another_configuration_is_told() -> None:
 
 def test_a_peer_never_heard_is_not_called_dead() -> None:
     assert "peer-dead" not in conditions(me(), UNHEARD)
+
+
+@pytest.mark.parametrize("standby", ["", PROGRAM])
+def test_one_that_came_up_alone_and_waits_says_so(standby: str) -> None:
+    """It had given its group away before both lost power; the other one may never come up again."""
+    groups = {"serv1": own("serv1", holder="serv2", **LONG_SILENT), "serv2": own("serv2", **LONG_SILENT)}
+    wait = max(RULES.dead_after, RULES.wait_for_peer) + UNHELD
+
+    def told(ago: float, other: Peer = UNHEARD, standby: str = standby) -> bool:
+        return "waits-for-peer" in conditions(me(groups, started=NOW - ago, standby=standby), other)
+
+    assert told(wait + 1)
+    assert not told(wait - 1)
+    assert not told(wait + 1, standby=PERSON)
+    assert not told(wait + 1, DEAD)
+
+
+def test_what_a_takeover_would_need_is_told() -> None:
+    lame = me(unready={"eth2": "eth2: has no link"})
+    assert "not-ready" in conditions(lame, peer("serv2"))
+    assert "not-ready" not in conditions(me(), peer("serv2"))
+
+
+# --- a last holder that does not know it any more ---
+
+
+def forgotten(ago: float, claim: Claim, **about: Any) -> list[Any]:
+    """What serv1 does about serv2's group, of which it knows epoch 7, `ago` after anybody had it last."""
+    theirs = own("serv2", epoch=7, holder="serv2", unheld_since=NOW - ago, **SILENT)
+    who = me({"serv1": held("serv1"), "serv2": theirs}, **about)
+    return [action for action in actions(RULES, who, peer(groups={"serv2": claim})) if action.group == "serv2"]
+
+
+def test_what_its_last_holder_does_not_know_any_more_is_taken() -> None:
+    """Its record is damaged: it serves it no more, and cannot take it again."""
+    why = "serv2 had it last, and does not know that any more"
+    assert forgotten(2 * UNHELD, Claim()) == [Acquire("serv2", 8, why)]
+    assert forgotten(2 * UNHELD - 0.1, Claim()) == []
+    assert forgotten(2 * UNHELD, Claim(7, "serv2", False)) == []
+    assert forgotten(2 * UNHELD, Claim(), standby=PROGRAM) == []
 
 
 # --- whatever the picture ---

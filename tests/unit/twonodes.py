@@ -21,6 +21,12 @@ from clusterd import config, model, ownership, paths, state
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = "data"
+LINKED = """
+# The machine of the tests has no eth2: this says in the kernel's stead whether it has a link.
+import os
+from clusterd import nic
+nic.carrier = lambda interface: not os.path.exists(os.path.dirname(__file__) + "/unplugged")
+"""
 
 
 class Two:
@@ -40,8 +46,10 @@ class Two:
             "CLUSTERD_STATE": f"{self.node}/state",
             "CLUSTERD_RUN": f"{self.node}/run",
             "CLUSTERD_LOG": f"{self.node}/log",
-            "PYTHONPATH": f"{ROOT}/lib",
+            "PYTHONPATH": f"{top}/site:{ROOT}/lib",
         }
+        (top / "site").mkdir()
+        (top / "site" / "sitecustomize.py").write_text(LINKED)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         for tree in (self.node, self.other):

@@ -14,6 +14,7 @@ from clusterd import (
     fence,
     fleet,
     handout,
+    ifupdown,
     keyfile,
     lock,
     log,
@@ -113,20 +114,17 @@ def status(options: Options) -> int:
     return FAILED if unreachable else OK
 
 
-def check(options: Options) -> int:
-    """Check the configuration here: every problem, not only the first."""
-    problems = config.problems(options.config)
-    cli.answer(problems=problems)
-    for problem in problems[1:]:
-        print(problem, file=sys.stderr)
-    if problems:
-        raise ConfigError(problems[0])
+def check(options: Options, *, network: bool = True) -> int:
+    """Check the configuration here, and the distribution's network files: every problem, not only the first."""
+    _refuse(config.problems(options.config))
     settings = config.load(options.config)
     configtrust.check_folders()
+    if network:
+        _refuse(ifupdown.check(settings, settings.me()))
     unfinished = len(keyfile.read(settings).secrets) > 1
     if options.json:
-        names = {"nodes": list(settings.nodes), "services": list(settings.services)}
-        cli.answer(problems=[], rotation_unfinished=unfinished, **names)
+        nodes, services = list(settings.nodes), list(settings.services)
+        cli.answer(problems=[], rotation_unfinished=unfinished, nodes=nodes, services=services)
         return OK
     if unfinished:
         print(f"{options.config}: a rotation of the key is not finished: cluster rotate-key goes on with it")
@@ -134,11 +132,18 @@ def check(options: Options) -> int:
     return OK
 
 
+def _refuse(problems: list[str]) -> None:
+    cli.answer(problems=problems)
+    for problem in problems[1:]:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise ConfigError(problems[0])
+
+
 def push(options: Options) -> int:
     """Copy the configuration to the other nodes, checked here and there."""
-    check(options)
-    settings = config.load(options.config)
-    nodes, done = spread.push(settings, options)
+    check(options, network=False)
+    nodes, done = spread.push(config.load(options.config), options)
     cli.answer(nodes=nodes)
     return OK if done else FAILED
 

@@ -104,7 +104,7 @@ def _tell(settings: Config, handed: handover.Handed, failback: bool) -> None:
 
 def _let_go(settings: Config, group: Group, why: str) -> int:
     given_up = time.monotonic() + WRITTEN
-    while ownership.holds(group.name):
+    while ownership.known_to_hold(group.name):
         if time.monotonic() > given_up:
             raise Failed(f"{group.name} is held here: hand it over with --to NODE")
         time.sleep(0.05)

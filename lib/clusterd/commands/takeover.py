@@ -74,6 +74,8 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     if run.dry_run:
         cli.answer(group=group.name, epoch=epoch, taken=False, why=why)
         return _plan(settings, group, epoch)
+    if epoch == record.epoch:
+        evidence.check_let_go(settings, group)
     log.event("takeover-began", f"{group.name}: {why}", group=group.name, epoch=epoch)
     fenced: tuple[str, ...] = ()
     if not options.resume and options.handed_over is None and epoch != record.epoch:

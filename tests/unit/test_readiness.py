@@ -1,0 +1,63 @@
+"""What a takeover would need, looked at while nothing is wrong: real NICs, the distribution's files."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clusterd import model, paths
+from clusterd.readiness import FILES_EVERY, NIC_EVERY, Readiness, nics
+from clusterd.worker import Worker
+from unit.site import Site
+from unit.site import made_site as made_site
+
+if TYPE_CHECKING:
+    from unit.conftest import Box
+
+pytest_plugins = ["lan"]
+
+
+@pytest.fixture(name="worker")
+def made_worker() -> Iterator[Worker]:
+    worker = Worker()
+    yield worker
+    worker.finish(5)
+
+
+def test_the_redundant_nic_has_a_link(site: Site) -> None:
+    assert nics(site.load()) == {}
+
+
+def test_its_cable_is_out(site: Site) -> None:
+    site.lan.ip("serv1", "link set eth2 down")
+    assert nics(site.load()) == {"eth2": "eth2: has no link: serv2 could not be reached here"}
+
+
+def test_it_is_not_there(site: Site, worker: Worker) -> None:
+    ready = Readiness(site.load(), worker)
+    assert ready.lacking(100) == {}
+    site.lan.ip("serv1", "link set eth2 name later")
+    assert ready.lacking(100 + NIC_EVERY / 2) == {}
+    lacking = ready.lacking(100 + NIC_EVERY)
+    assert lacking == {"eth2": "eth2: no such network interface: serv2 could not be reached here"}
+    site.lan.ip("serv1", "link set later name eth2")
+
+
+@pytest.mark.parametrize("method", ["macvlan", "address"])
+def test_where_the_main_nic_takes_it_nothing_else_is_needed(site: Site, method: str) -> None:
+    site.lan.ip("serv1", "link set eth2 down")
+    assert nics(site.configure(method=method)) == {}
+
+
+def test_the_files_of_the_distribution(
+    box: "Box", hostname: Callable[[str], None], offices: Callable[..., model.Config]
+) -> None:
+    """They are read by the worker: a disk that hangs does not stop the loop."""
+    hostname("serv1")
+    box.interfaces.write_text("auto eth0\n")
+    worker = Worker()
+    ready = Readiness(offices(driver="ifupdown"), worker)
+    ready.lacking(100)
+    worker.finish(5)
+    told = ready.lacking(100 + FILES_EVERY / 2)[paths.INTERFACES]
+    assert told == f"{paths.INTERFACES}: iface eth0: missing; allowed: with the addresses and the MAC of serv1"
