@@ -63,12 +63,14 @@ def run(
     changes: bool = True,
     env: Mapping[str, str] | None = None,
     output: int | None = None,
+    keeps: int | None = None,
 ) -> Result:
     """Run `argv` to its end, or kill its whole process group after `timeout` seconds.
 
     `changes` says whether it alters anything: with ``--dry-run`` such a command is printed and counts as done.
     `output` is for a command that leaves a daemon behind, which may keep its output open for ever: both streams go to
     that open file, the command runs in ``/``, and only its own end is waited for.
+    `keeps` is an open file that the command has as well: a lock on it lasts for as long as either of us.
     A program that does not exist gives exit code 127, as from a shell.
     """
     argv = tuple(argv)
@@ -86,6 +88,7 @@ def run(
             cwd=None if output is None else "/",
             env=environment(env),
             start_new_session=True,
+            pass_fds=() if keeps is None else (keeps,),
         )
     except OSError as error:
         return Result(argv, 127, None, False, "", f"{argv[0]}: {error.strerror}")

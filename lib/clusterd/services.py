@@ -1,22 +1,30 @@
 """Services: started, stopped and asked for their state, each by the means that its description names.
 
 Starting what runs and stopping what does not run is no error: a script that was killed halfway is run again.
+A stop that did not end well leaves a mark: what runs then may still go down, and is started only when it has.
 What a start or stop says is kept in /var/log/clusterd/services/NAME.log, where a person can read it.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
-from clusterd import durations, log, notify, paths, run
-from clusterd.errors import Failed
+from clusterd import durations, lock, log, notify, paths, run, state
+from clusterd.errors import Busy, Failed
 from clusterd.model import Service
 
 INIT_D = "/etc/init.d"
 OCF_ROOT = "/usr/lib/ocf"
 STATUS_TIMEOUT = 10.0
 """Seconds; a service that does not say in this time how it is, is not known to run."""
+ENDING = 5.0
+"""Seconds, at least, that a service whose stop failed is given to go down before it is started again."""
+LOOK = 0.2
+"""Seconds between two questions whether it has ended."""
+QUEUED = ("systemd", "none")
+"""Kinds whose stop needs no mark: systemd does one job of a unit after the other, and of nothing nothing goes down."""
 TAIL = 4096
 """Bytes of a service's last words that are looked at."""
 
@@ -41,11 +49,12 @@ class Outcome(NamedTuple):
 
 
 def start(service: Service) -> None:
-    """Start the service; nothing happens if it runs.
+    """Start the service; nothing happens if it runs. One that is still going down is waited for.
 
     Raises:
         Failed: it did not start, or not within its timeout (then what was begun has been killed).
     """
+    _let_end(service)
     if service.kind == "command" and service.status and status(service):
         return  # systemctl, init scripts and agents look for themselves
     _change(service, "start", wanted=True)
@@ -57,7 +66,25 @@ def stop(service: Service) -> None:
     Raises:
         Failed: it did not stop, or not within its timeout.
     """
-    _change(service, "stop", wanted=False)
+    if service.kind in QUEUED or run.dry_run:
+        _change(service, "stop", wanted=False)
+        return
+    _mark(service, service.timeout)
+    began = time.monotonic()
+    at_work = lock.Lock(_at_work(service))
+    with suppress(Busy, OSError):
+        at_work.acquire()
+    try:
+        _change(service, "stop", wanted=False, keeps=at_work.fd)
+    except Failed:
+        if status(service) is False:
+            _unmark(service)
+        else:  # one that refuses at once keeps those behind it waiting less than one that is slow
+            _mark(service, time.monotonic() - began)
+        raise
+    finally:
+        at_work.release()
+    _unmark(service)
 
 
 def status(service: Service) -> bool | None:
@@ -107,13 +134,67 @@ def _outcome(service: Service, action: Callable[[Service], None], done: str) -> 
     return Outcome(service.name, ok, text, seconds)
 
 
-def _change(service: Service, action: str, *, wanted: bool) -> None:
+def _let_end(service: Service) -> None:
+    """After a stop that did not end well: wait until the service is down, as long as that stop took.
+
+    It may have been told to end and take longer than its timeout; or the script that stopped it was killed, and the
+    stop command goes on by itself. What has not ended in all that time is taken to run, and to stay.
+    """
+    if run.dry_run or not os.path.lexists(_mark_of(service)):
+        return
+    most = max(_marked(service), ENDING)
+    text = f"{service.name}: its last stop did not end well: started when it is down, or after {durations.show(most)}"
+    log.event("service-ending", text, level="warning", service=service.name)
+    end_at = time.monotonic() + most
+    while _ending(service) and time.monotonic() < end_at:
+        time.sleep(LOOK)
+    _unmark(service)
+
+
+def _ending(service: Service) -> bool:
+    """Whether it may still go down: its stop command is at work, or it does not say that it is down, and could."""
+    if lock.held(_at_work(service)):
+        return True
+    return bool(_argv(service, "status")) and status(service) is not False
+
+
+def _at_work(service: Service) -> str:
+    """The lock that a stop command has for as long as it runs, whatever becomes of who started it."""
+    return f"stop-{service.name}"
+
+
+def _mark_of(service: Service) -> str:
+    return f"{paths.STOPPING}/{service.name}"
+
+
+def _mark(service: Service, seconds: float) -> None:
+    """From here on the service may go down, within about `seconds`. A disk that does not take that stops no stop."""
+    try:
+        state.write(_mark_of(service), seconds, durable=False)
+    except OSError as error:
+        log.debug(f"{_mark_of(service)}: {error.strerror}")
+
+
+def _marked(service: Service) -> float:
+    """The seconds that the mark says."""
+    try:
+        return float(state.read(_mark_of(service)))
+    except (Failed, TypeError, ValueError):
+        return service.timeout
+
+
+def _unmark(service: Service) -> None:
+    with suppress(OSError):
+        os.unlink(_mark_of(service))
+
+
+def _change(service: Service, action: str, *, wanted: bool, keeps: int | None = None) -> None:
     """Start or stop; a refusal by what is already as wanted is no failure."""
     argv = _argv(service, action)
     if not argv:
         return
     with _Words(service.name) as words:
-        result = run.run(argv, timeout=service.timeout, env=_environment(service), output=words.fd)
+        result = run.run(argv, timeout=service.timeout, env=_environment(service), output=words.fd, keeps=keeps)
         if result.ok or (not result.timed_out and status(service) is wanted):
             return
         why = f"timed out after {durations.show(service.timeout)}" if result.timed_out else result.why()

@@ -265,6 +265,7 @@ def test_a_successor_that_may_have_got_it_is_left_to_it(held: Site, answer: str)
 
 def test_terminated_while_it_stops_puts_back(held: Site) -> None:
     """SIGTERM, as at a shutdown of the machine: what was begun is undone."""
+    held.box.edit("services/first.conf", "[run]\n", "[run]\ntimeout = 8 seconds\n")  # it is given that to go down
     slow = held.break_("before-stop-first", "echo slow >> journal; exec sleep 60")
     process = held.start("release", "serv1")
     wait(lambda: "slow" in held.journal())
@@ -276,8 +277,10 @@ def test_terminated_while_it_stops_puts_back(held: Site) -> None:
 
 
 def test_killed_and_resumed(held: Site) -> None:
-    """Killed with a service down: the record says that a release was cut, and --resume makes it whole."""
-    slow = held.break_("before-stop-first", "echo slow >> journal; exec sleep 60")
+    """Killed with a service down: the record says that a release was cut, and --resume makes it whole, also what the
+    stop command, which goes on, stops only then.
+    """
+    slow = held.break_("before-stop-first", "echo slow >> journal; sleep 4")
     process = held.start("release", "serv1")
     wait(lambda: "slow" in held.journal())
     process.kill()
@@ -286,6 +289,7 @@ def test_killed_and_resumed(held: Site) -> None:
     assert held.running() == {"first"}
     slow.unlink()
     assert held.run("takeover", "--resume", "serv1").returncode == 0
+    assert held.journal()[-2:] == ["serv1 start first", "serv1 start second"]
     assert as_before(held)
 
 

@@ -3,14 +3,16 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import lock, paths, run, services
+from clusterd import lock, paths, run, services, state
 from clusterd.errors import Failed
 from clusterd.model import Service
 
@@ -27,6 +29,19 @@ stop) [ -e {pid} ] || {{ echo not running; exit 1; }}
 status) [ -e {pid} ] || exit 3; kill -0 $(cat {pid}) 2>/dev/null || exit 1 ;;
 esac
 """
+
+LINGERER = """#!/bin/sh
+# Its daemon takes {ends} s to end. A stop waits for that; then it tidies up, whatever has been started meanwhile.
+case $1 in
+start) [ -e {pid} ] && exit 0
+    sh -c 'trap "sleep {ends}; rm -f {pid}; exit" TERM; echo $$ > {pid}; while sleep 0.05; do :; done' &
+    while ! [ -e {pid} ]; do sleep 0.02; done ;;
+stop) [ -e {pid} ] || exit 0
+    kill $(cat {pid}); while [ -e {pid} ]; do sleep 0.02; done; sleep {tidies}; rm -f {pid} ;;
+status|monitor) [ -e {pid} ] || exit {down} ;;
+esac
+"""
+DOWN = {"sysv": 3, "command": 3, "ocf": 7}
 
 
 def service(name: str = "thing", **changes: Any) -> Service:
@@ -74,6 +89,158 @@ def sysv(box: "Box", monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     yield service("daemon", kind="sysv", unit="daemon")
     if pid.exists():
         os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+class Lingerer:
+    """A service of one of the kinds that clusterd itself waits for, whose daemon takes its time to end."""
+
+    def __init__(self, box: "Box", kind: str, ends: float, timeout: float, tidies: float = 0) -> None:
+        self.pid = box.root / "pid"
+        text = LINGERER.format(pid=self.pid, ends=ends, tidies=tidies, down=DOWN[kind])
+        path = str(box.program("lingerer", text))
+        words = {action: (path, action) for action in ("start", "stop", "status")} if kind == "command" else {}
+        unit = {"sysv": "lingerer", "command": "", "ocf": path}[kind]
+        self.service = service("lingerer", kind=kind, unit=unit, timeout=timeout, **words)
+
+    def process(self) -> int:
+        """The daemon's process id; 0 if it does not run."""
+        try:
+            return int(self.pid.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def end(self) -> None:
+        """Whatever came of it, nothing runs any more."""
+        if process := self.process():
+            os.kill(process, signal.SIGKILL)
+
+
+@pytest.fixture
+def lingerer(box: "Box", monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lingerer]]:
+    """Makes the service; its daemon is ended with the test."""
+    monkeypatch.setattr(services, "INIT_D", str(box.bin))
+    made: list[Lingerer] = []
+
+    def make(kind: str, ends: float, timeout: float, tidies: float = 0) -> Lingerer:
+        made.append(Lingerer(box, kind, ends, timeout, tidies))
+        services.start(made[-1].service)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def marked() -> list[str]:
+    """The services of which a stop has not ended well."""
+    return sorted(os.listdir(paths.STOPPING)) if os.path.isdir(paths.STOPPING) else []
+
+
+@pytest.mark.parametrize(("kind", "ends", "timeout"), [("sysv", 3, 1), ("command", 1.5, 0.5), ("ocf", 1.5, 0.5)])
+def test_what_was_told_to_stop_and_is_slow_runs_again_after_a_start(
+    lingerer: Callable[..., Lingerer], kind: str, ends: float, timeout: float
+) -> None:
+    slow = lingerer(kind, ends, timeout)
+    before = slow.process()
+    with pytest.raises(Failed, match="stop failed: timed out"):
+        services.stop(slow.service)
+    assert marked() == ["lingerer"]
+    begun = time.monotonic()
+    assert services.start_all([slow.service])[0].ok
+    assert marked() == []
+    time.sleep(max(begun + ends + 1 - time.monotonic(), 0))
+    assert services.status(slow.service) is True
+    assert slow.process() != before
+
+
+STOP = "import sys; from clusterd import model, services; services.stop(model.Service(**eval(sys.argv[1])))"
+
+
+def stop_elsewhere(made: Service) -> "subprocess.Popen[bytes]":
+    """A script that stops the service; its stop has begun when this returns."""
+    process = subprocess.Popen([sys.executable, "-c", STOP, repr(made._asdict())])
+    end_at = time.monotonic() + 30
+    while not lock.held("stop-lingerer") and time.monotonic() < end_at:
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_stop_whose_script_was_killed_goes_on_and_is_waited_for(
+    lingerer: Callable[..., Lingerer], told: bool
+) -> None:
+    """Its last act takes from a service that is started too early what says that it runs."""
+    slow = lingerer("command", 1, 30, tidies=1)
+    made = slow.service if told else slow.service._replace(status=())
+    process = stop_elsewhere(made)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    before = slow.process()
+    services.start(made)
+    assert (marked(), lock.held("stop-lingerer")) == ([], False)
+    time.sleep(1.5)
+    assert services.status(slow.service) is True
+    assert slow.process() not in (0, before)
+
+
+@pytest.mark.parametrize(("refusal", "least"), [("exit 1", 0.3), ("sleep 0.8; exit 1", 0.8), ("sleep 60", 1)])
+def test_what_runs_on_is_left_running_after_as_long_as_its_stop_took(
+    box: "Box", monkeypatch: pytest.MonkeyPatch, refusal: str, least: float
+) -> None:
+    monkeypatch.setattr(services, "ENDING", 0.3)
+    made = service(start=sh("exit 1"), stop=sh(refusal), status=sh("true"), timeout=1.0)
+    with pytest.raises(Failed, match="stop failed"):
+        services.stop(made)
+    begun = time.monotonic()
+    services.start(made)
+    assert least < time.monotonic() - begun < least + 3
+    assert marked() == []
+    assert [event["event"] for event in events()] == ["service-ending"]
+
+
+def test_a_mark_that_says_nothing_is_a_mark(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "ENDING", 0.1)
+    for text in ("", "null", "[]"):
+        state.write_text(f"{paths.STOPPING}/thing", text, durable=False)
+        begun = time.monotonic()
+        services.start(service(status=sh("true"), timeout=0.5))
+        assert time.monotonic() - begun > 0.5 and marked() == []
+
+
+def test_what_cannot_say_how_it_is_and_was_not_stopped_is_started_at_once(box: "Box") -> None:
+    mark = box.root / "started"
+    made = service(start=sh(f"echo x >> {mark}"), stop=sh("exit 1"))
+    with pytest.raises(Failed, match="stop failed"):
+        services.stop(made)
+    begun = time.monotonic()
+    services.start(made)
+    assert time.monotonic() - begun < services.ENDING / 2
+    assert (mark.read_text(), marked()) == ("x\n", [])
+
+
+def test_a_stop_that_ends_well_leaves_nothing_to_wait_for(sysv: Service) -> None:
+    services.start(sysv)
+    services.stop(sysv)
+    assert marked() == []
+    begun = time.monotonic()
+    services.start(sysv)
+    services.start(sysv)
+    assert time.monotonic() - begun < 5
+    assert marked() == []
+
+
+def test_a_stop_that_times_out_over_a_service_that_is_down_leaves_nothing(box: "Box") -> None:
+    with pytest.raises(Failed, match="timed out"):
+        services.stop(service(stop=sh("sleep 60"), status=sh("exit 3"), timeout=0.2))
+    assert marked() == []
+
+
+def test_a_run_folder_that_takes_no_mark_keeps_no_service_from_stopping(box: "Box") -> None:
+    box.run.rmdir()
+    box.run.write_text("in the way")
+    services.stop(service(stop=sh("true")))
+    services.start(service(start=sh("true")))
 
 
 def test_a_daemon_that_keeps_its_output_open_does_not_hold_the_start_up(sysv: Service, box: "Box") -> None:
@@ -228,8 +395,9 @@ def test_dry_run_shows_and_does_nothing(
     monkeypatch.setattr(run, "dry_run", True)
     mark = box.root / "mark"
     services.start_all([service(start=("touch", str(mark)))])
-    assert not mark.exists()
-    assert capsys.readouterr().out == f"would run: touch {mark}\n"
+    services.stop_all([service(stop=("rm", str(mark)))])
+    assert not mark.exists() and marked() == []
+    assert capsys.readouterr().out == f"would run: touch {mark}\nwould run: rm {mark}\n"
 
 
 def test_a_log_folder_that_cannot_be_made_stops_no_service(box: "Box") -> None:
