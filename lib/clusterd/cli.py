@@ -75,6 +75,8 @@ def main(made: argparse.ArgumentParser, handler: Handler, argv: Sequence[str] | 
     run.dry_run = options.dry_run
     os.umask(0o022)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # with nohup it stays ignored
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         return _with_json(made.prog, handler, options) if options.json else _run(made.prog, handler, options)[0]
     except KeyboardInterrupt:
@@ -145,6 +147,18 @@ def show_json(answer: Any) -> None:
         print(json.dumps(answer, indent=2, sort_keys=True))
 
 
-def _terminate(_number: int, _frame: object) -> None:
-    """SIGTERM ends a script like an error would, so that what it began is put back."""
-    raise SystemExit(128 + signal.SIGTERM)
+def _terminate(number: int, _frame: object) -> None:
+    """SIGTERM, or SIGHUP of a terminal that is closed, ends a script like an error would, so that what it began is put
+    back.
+    """
+    for again in (signal.SIGHUP, signal.SIGTERM) if number == signal.SIGHUP else (signal.SIGHUP,):
+        if signal.getsignal(again) is _terminate:
+            signal.signal(again, _told_already)
+    raise SystemExit(128 + number)
+
+
+def _told_already(_number: int, _frame: object) -> None:
+    """The end of a session is told more than once, by shell, kernel and systemd: that must not cut the putting back.
+
+    No SIG_IGN: services that are started now would inherit that.
+    """

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from clusterd import paths
@@ -21,9 +22,10 @@ _PRIORITY = {"debug": 7, "info": 6, "notice": 5, "warning": 4, "error": 3, "aler
 
 
 def debug(text: str) -> None:
-    """A line on stderr, with ``-v``."""
+    """A line on stderr, with ``-v``. A terminal or a reader that is gone stops nothing."""
     if verbosity:
-        print(shown(f"{program}: {text}"), file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(shown(f"{program}: {text}"), file=sys.stderr, flush=True)
 
 
 def event(name: str, text: str, *, level: str = "info", **facts: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,7 +135,7 @@ def script(box: "Box", body: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", code], env=box.env, stdout=pipe, stderr=pipe, text=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_like_an_error_would(box: "Box", number: signal.Signals) -> None:
     process = script(box, "time.sleep(60)")
     assert process.stdout and process.stdout.readline() == "begun\n"
@@ -142,6 +143,48 @@ def test_a_signal_ends_it_like_an_error_would(box: "Box", number: signal.Signals
     _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert err.startswith("put back\n")
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(box: "Box") -> None:
+    """As of a script that was started with nohup."""
+    code = CODE.format(body="time.sleep(1)")
+    process = subprocess.Popen(["nohup", sys.executable, "-c", code], env=box.env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 0
+    process.stdout.close()
+
+
+CUT = """\
+import argparse, os, sys, time
+from clusterd import cli, log
+def handler(options):
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(0.5)
+        log.debug("a line for a terminal that is gone")
+        os.mkdir(sys.argv[1])
+sys.exit(cli.main(cli.parser("thing", "A test."), handler, ["-v"]))
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+def test_a_session_that_ends_lets_it_put_back(box: "Box", first: signal.Signals) -> None:
+    """It is told several times, in whatever order, and nothing can be written to the terminal any more."""
+    back = box.root / "back"
+    ours, theirs = os.openpty()
+    argv = ["setsid", "--ctty", sys.executable, "-c", CUT, str(back)]
+    process = subprocess.Popen(argv, env=box.env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert os.read(ours, 5) == b"begun"
+    process.send_signal(first)
+    os.close(ours)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) in (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+    assert back.is_dir()
 
 
 def test_a_reader_that_is_gone(box: "Box") -> None:
