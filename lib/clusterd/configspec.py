@@ -188,8 +188,9 @@ keep = age(default='30 days')
 
 [timesync]
 # Trusted time servers, names or addresses. Three or more: one that is wrong is then outvoted. None: the nodes
-# only follow each other.
-# ! One or two: nobody can tell which is wrong.
+# only follow each other. Where chronyd runs these are not asked: its own sources (chrony.conf) count, so name the same
+# there.
+# ! One or two: nobody can tell which is wrong. Here only, and chronyd runs: the clocks go by what its package names.
 servers = time_servers(default=list())
 
 # A clock that is further off is stepped; a smaller offset is slewed.

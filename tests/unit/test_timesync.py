@@ -347,6 +347,24 @@ def test_chronyd_without_a_source_yet(node: Node) -> None:
     assert node.calls() == []
 
 
+@pytest.mark.parametrize("servers", [TRUE, ()])
+def test_chronyd_whose_sources_are_silent(node: Node, servers: tuple[str, ...]) -> None:
+    """[timesync] servers are not asked where chronyd runs, though they would answer: its own sources count."""
+    node.servers(*servers)
+    node.box.program(
+        "chronyc",
+        """case "$*" in
+*tracking) echo "00000000,,0,0.0,0,0,0,0,0,0,0,0,0,Not synchronised" ;;
+*sources) echo "^,?,10.9.0.9,0,6,0,4294967295,0.0,0.0,0.0" ;;
+esac""",
+    )
+    found = node.answer(code=3 if servers else 0)
+    assert found["text"] == "none of chronyd's sources answers: this clock is left as it is, the other nodes follow it"
+    told = [event["text"] for event in node.events() if event["event"] == "clock-unset"]
+    assert told == (["none of chronyd's sources answers: the clocks follow serv1's"] if servers else [])
+    assert node.calls() == []
+
+
 def test_a_chronyc_that_speaks_otherwise(node: Node) -> None:
     node.box.program("chronyc", "echo hello")
     with pytest.raises(Failed, match="not understood"):

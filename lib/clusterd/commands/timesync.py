@@ -14,9 +14,9 @@ from clusterd.model import Config
 
 DESCRIPTION = """\
 Ask the servers of [timesync] for the time. If most of them agree, correct the clock, then the CMOS clock: an offset
-above [timesync] step at once, a smaller one slowly. Where chronyd runs, its sources are asked, and it corrects the
-clock. A server that the others contradict is outvoted and named. If they do not agree, nothing is set: exit 3. If none
-answers, the clock of the first node is followed. Then tell how far the nodes' clocks are apart."""
+above [timesync] step at once, a smaller one slowly. Where chronyd runs, its own sources are asked instead, and it
+corrects the clock. A server that the others contradict is outvoted and named. If they do not agree, nothing is set:
+exit 3. If none answers, the clock of the first node is followed. Then tell how far the nodes' clocks are apart."""
 EPILOG = """\
 Three servers or more: with two, nobody can tell which one is wrong, and one alone is believed only if it is the only
 one configured. Says nothing when all is well and the output is no terminal; -v shows it all the same."""
@@ -67,7 +67,7 @@ def timesync(options: argparse.Namespace) -> int:
         daemon = ntp.chronyd()
         samples, silent = ntp.ask_chronyd(daemon) if daemon else ntp.ask(settings.timesync.servers)
         agreement = clock.agree(samples, len(samples) + len(silent))
-        outcome = _correct(settings, agreement, daemon) if samples else _follow(settings)
+        outcome = _correct(settings, agreement, daemon) if samples else _follow(settings, daemon)
         hardware = ntp.to_hardware() if outcome.how != "none" else ""
     _tell(settings, outcome, agreement)
     report = Report(outcome, agreement, silent, _skews(settings, outcome.change), hardware)
@@ -109,10 +109,12 @@ def _about_to_step(seconds: float) -> None:
         setback.note(time.time() + seconds - clock.MAX_DISTANCE)
 
 
-def _follow(settings: Config) -> Outcome:
+def _follow(settings: Config, daemon: ntp.Daemon | None) -> Outcome:
     """No server answers: all nodes but the first follow the first one, so that two never chase each other."""
     first = next(iter(settings.nodes))
     none = "no time server answers" if settings.timesync.servers else "no time servers are configured"
+    if daemon:
+        none = "none of chronyd's sources answers"
     trouble = f"{none}: the clocks follow {first}'s" if settings.timesync.servers else ""
     if first == model.hostname():
         text = f"{none}: this clock is left as it is, the other nodes follow it"
