@@ -10,11 +10,20 @@ from clusterd.model import Config, Node
 DESCRIPTION = """\
 Look once: each path to the peer, the peer's state, both reach counts, the verdict. One line in the format of the
 Monitoring Plugins; the exit code is theirs as well: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."""
+EPILOG = """\
+It needs root: nobody else can read the configuration, and gets UNKNOWN. For a monitoring system that runs plugins as
+the user nagios, this line in /etc/sudoers.d/check_peer:
+
+  nagios ALL=(root) NOPASSWD: /usr/local/sbin/check_peer
+
+and as the plugin's command:
+
+  sudo /usr/local/sbin/check_peer"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; also the source of the man page."""
-    made = cli.parser("check_peer", DESCRIPTION)
+    made = cli.parser("check_peer", DESCRIPTION, EPILOG)
     made.add_argument("node", metavar="NODE", nargs="?", help="the peer (default: the only one, or all)")
     return made
 
