@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterd import manpage, parcel
+from clusterd import config, manpage, parcel
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir())
@@ -214,15 +215,31 @@ def test_uninstall_leaves_configuration_state_and_logs_and_purge_nothing(copied:
     assert [path for path in copied.rglob("*") if path.is_file() or path.is_symlink()] == []
 
 
-def test_without_a_network_one_line_says_what_is_missing(tmp_path: Path) -> None:
+def test_without_a_network_one_line_says_what_is_missing_and_the_manual_what_to_fetch(tmp_path: Path) -> None:
     done = make(
-        "install", f"DESTDIR={tmp_path}", check=False, PIP_NO_INDEX="1", PIP_FIND_LINKS="", PIP_CONFIG_FILE="/dev/null"
-    )
+        *("install", f"DESTDIR={tmp_path}", "EXTRAS=etcd"),
+        check=False, PIP_NO_INDEX="1", PIP_FIND_LINKS="", PIP_CONFIG_FILE="/dev/null",
+    )  # fmt: skip
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if not re.match(r"make(\[\d+\])?: \*\*\*", line)]
     assert len(lines) == 1, done.stderr
-    for name in ("configobj", "python-dateutil", "fabric"):
-        assert name in lines[0]
+    needed = re.findall(r"\S+>=\S+", lines[0])
+    names = [package.partition(">")[0] for package in needed]
+    assert names == ["setuptools", "configobj", "python-dateutil", "fabric", "etcd3gw"]
+    manual = (ROOT / "INSTALL").read_text()
+    assert [package for package in needed if f"'{package}'" not in manual] == []
+
+
+def test_the_manual_holds_every_pass_back_and_lets_them_go_again(tmp_path: Path) -> None:
+    """The two lines with sed, on the examples: every schedule is "never" in between, and as it was afterwards."""
+    hold, release = re.findall(r"^ +sed -i ('.*') \S+/services/\*\.conf", (ROOT / "INSTALL").read_text(), re.MULTILINE)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    subprocess.run(["sh", "-c", f"sed -i {hold} services/*.conf"], cwd=tmp_path / "conf", check=True)
+    services = config.load(str(tmp_path / "conf"), "serv1").services.values()
+    assert any(service.paths for service in services)
+    assert [service.name for service in services if service.every] == []
+    subprocess.run(["sh", "-c", f"sed -i {release} services/*.conf"], cwd=tmp_path / "conf", check=True)
+    assert subprocess.run(["diff", "-r", ROOT / "conf", tmp_path / "conf"], check=False).returncode == 0
 
 
 def test_the_installed_program_runs_on_another_machine(dest: Path, mounted: list[str], tmp_path: Path) -> None:
