@@ -316,6 +316,19 @@ def test_a_new_epoch_keeps_the_pin_of_what_was_here(site: Site, holder: str) -> 
     assert (record.epoch, record.pinned) == (7, holder == "serv1")
 
 
+def test_resume_starts_what_the_group_has_got_since_or_somebody_has_stopped(site: Site) -> None:
+    assert site.run("takeover", "serv2").returncode == 0
+    record = ownership.read("serv2")
+    (site.root / "running" / "serv1-web").unlink()
+    said = len(site.journal())
+    assert site.run("takeover", "serv2").returncode == 0
+    assert site.running() == {"mail"}
+    assert site.run("takeover", "--resume", "serv2").returncode == 0
+    assert site.journal()[said:] == ["serv1 start web"]
+    assert site.running() == {"mail", "web"}
+    assert ownership.read("serv2") == record._replace(since=ownership.read("serv2").since)
+
+
 def test_a_pin_survives_a_resume(site: Site) -> None:
     site.hold("serv2", 6)
     ownership.enter("serv2", 6, ownership.HELD, pinned=True)
