@@ -70,6 +70,8 @@ INTERFACES = os.environ.get("CLUSTERD_INTERFACES", "/etc/network/interfaces")
 """ifupdown's file; tests point it elsewhere."""
 IFCFG = os.environ.get("CLUSTERD_IFCFG", "/etc/sysconfig/network-scripts")
 """Red Hat's folder of ifcfg-* files."""
+SYSLOG = os.environ.get("CLUSTERD_SYSLOG", "/dev/log")
+"""The socket of the syslog daemon."""
 
 
 def heartbeat_key(conf: str) -> str:

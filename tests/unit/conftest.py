@@ -40,6 +40,8 @@ class Box:
         self.sysctl = root / "sysctl"
         self.interfaces = root / "interfaces"
         self.ifcfg = root / "ifcfg"
+        self.syslog = root / "syslog"
+        """In place of /dev/log: nobody listens, unless a test does."""
         for folder in (self.conf, self.state, self.run, self.log, self.home, self.bin, self.sysctl, self.ifcfg):
             folder.mkdir(mode=0o755, parents=True)
         self.changes = {
@@ -49,6 +51,7 @@ class Box:
             "CLUSTERD_LOG": str(self.log),
             "CLUSTERD_INTERFACES": str(self.interfaces),
             "CLUSTERD_IFCFG": str(self.ifcfg),
+            "CLUSTERD_SYSLOG": str(self.syslog),
             "HOME": str(self.home),
             "PATH": f"{self.bin}:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "PYTHONPATH": str(ROOT / "lib"),
@@ -99,6 +102,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
         paths.SYSCTL: made.sysctl,
         paths.INTERFACES: made.interfaces,
         paths.IFCFG: made.ifcfg,
+        paths.SYSLOG: made.syslog,
     }
     for name, value in list(vars(paths).items()):
         for old, new in moved.items():

@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +68,32 @@ def test_what_cannot_be_written_stops_nothing(
     monkeypatch.setattr(paths, "EVENTS", f"{box.root}/none/events.jsonl")
     log.event("test", "a text")
     assert "No such file or directory" in capsys.readouterr().err
+
+
+@pytest.fixture
+def syslogd(box: "Box") -> Iterator[socket.socket]:
+    """What a syslog daemon listens at; whether it reads is the test's affair."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(paths.SYSLOG)
+        daemon.settimeout(1)
+        yield daemon
+
+
+def test_syslog_gets_a_line(syslogd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "program", "takeover")
+    log.event("takeover-done", "serv1 has it: caf\u00e9 \udcff", level="warning")
+    line = syslogd.recv(1000).decode()
+    stamp = r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 1-3]\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf"<28>{stamp} takeover\[{os.getpid()}\]: takeover-done: serv1 has it: caf\u00e9 \?", line)
+
+
+def test_a_syslog_daemon_that_does_not_read_keeps_nobody_waiting(syslogd: socket.socket, box: "Box") -> None:
+    code = "from clusterd import log\nfor n in range(100): log.event('test', 'x' * 3000, number=n)"
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], env=box.env, check=True, timeout=20)
+    assert time.monotonic() - begun < 10
+    assert [event["number"] for event in events()] == list(range(100))
+    assert b": test: xxx" in syslogd.recv(5000), "the first ones are there when it reads again"
 
 
 def test_debug_only_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
