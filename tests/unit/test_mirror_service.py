@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,9 @@ from clusterd import ownership, passes, paths, state
 from unit.test_mirror import fill, kept, tree
 from unit.twonodes import Two
 from unit.twonodes import two_nodes as two_nodes
+
+if TYPE_CHECKING:
+    from unit.conftest import Box
 
 
 def run(two: Two, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -125,6 +128,21 @@ def test_due(two: Two) -> None:
     nothing = run(two, "--due")
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "")
     assert not (two.node / "run/passes/data.json").exists()
+
+
+def test_due_delivers_what_is_spooled_in_standby_too(pair_files: "Box") -> None:
+    page = pair_files.program("page", f"cat > {pair_files.root}/paged")
+    pair_files.edit("cluster.conf", "# command = /usr/local/bin/page-me, --urgent", f"command = {page}")
+    message = {"event": {"event": "fenced"}, "title": "a title", "body": "a text", "told_by": ["mail"], "tries": 1}
+    spooled = f"{paths.NOTICES}/{time.time_ns():020d}-1.json"
+    state.write(spooled, message)
+    ownership.enter_standby(ownership.PERSON, "new disk")
+    done = pair_files.script("mirror_service", "--due")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    end = time.monotonic() + 20
+    while Path(spooled).exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert json.loads((pair_files.root / "paged").read_text())["title"] == "a title"
 
 
 def due(two: Two) -> None:

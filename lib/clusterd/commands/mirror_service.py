@@ -142,10 +142,14 @@ def _what(item: "Item") -> str:
 
 
 def due(settings: Config) -> int:
-    """--due: a pass of every service that is held here and whose time has come, `parallel` at once; quiet."""
+    """--due: a pass of every service that is held here and whose time has come, `parallel` at once; quiet.
+
+    First, and in standby too: notices that could not be delivered before. Nobody else tries them again.
+    """
     from clusterd import notify
 
     cli.answer(mirrored={})
+    notify.retry(settings)
     if ownership.standby():
         return OK
     now = view.now()
@@ -163,7 +167,6 @@ def due(settings: Config) -> int:
         time.sleep(0.02)
         codes |= {name: code for name, process in running.items() if (code := process.poll()) is not None}
         running = {name: process for name, process in running.items() if process.returncode is None}
-    notify.retry(settings)
     cli.answer(mirrored=codes)
     return FAILED if any(codes.values()) else OK
 
