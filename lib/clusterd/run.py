@@ -133,8 +133,10 @@ def check(
     return result.stdout
 
 
-def detach(argv: Sequence[str], *, stdin: str) -> None:
+def detach(argv: Sequence[str], *, stdin: str, wait: float = 0.0) -> None:
     """Start `argv` in a session of its own, give it `stdin` (less than a pipe holds, 64 KiB) and do not wait for it.
+
+    With `wait`, do so for at most so many seconds; what takes longer goes on by itself.
 
     Raises:
         Failed: it cannot be started.
@@ -150,11 +152,16 @@ def detach(argv: Sequence[str], *, stdin: str) -> None:
             env=environment(),
             start_new_session=True,
         )
+        if wait:
+            process.communicate(stdin.encode(), timeout=wait)
+            return
         assert process.stdin is not None
         with process.stdin as pipe:
             pipe.write(stdin.encode())
     except BrokenPipeError:
         log.debug(f"{argv[0]} did not read what it was given")
+    except subprocess.TimeoutExpired:
+        log.debug(f"{argv[0]} goes on")
     except OSError as error:
         raise Failed(f"{argv[0]}: {error.strerror}") from None
 

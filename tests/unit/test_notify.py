@@ -1,12 +1,14 @@
 """Notices: a real SMTP server, a real sendmail stand-in, a real command; and what is kept when they fail."""
 
 import ast
+import asyncio
 import email
 import email.policy
 import json
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
@@ -28,18 +30,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Postbox:
-    """What the SMTP server has received; with `refuse` set it says so instead."""
+    """What the SMTP server has received; with `refuse` set it says so instead, to mails with `poison` only."""
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
         self.refuse = ""
+        self.poison = b""
+        self.delay = 0.0
+        """Seconds for which it has a mail before it says so."""
         self.port = 0
 
     async def handle_DATA(self, _server: object, _session: object, envelope: Envelope) -> str:  # noqa: N802
-        if self.refuse:
-            return self.refuse
         content = envelope.original_content or b""
+        if self.refuse and self.poison in content:
+            return self.refuse
         self.mails.append(email.message_from_bytes(content, policy=email.policy.default))
+        await asyncio.sleep(self.delay)
         return "250 OK"
 
 
@@ -236,6 +242,144 @@ def test_the_spool_goes_out_with_the_next_notice_in_order(by_smtp: Config, told:
     assert len(notify.spooled()) == 1
     notify.tell(by_smtp, "peer-back", "second", peer="serv2")
     assert [mail["Subject"].split()[-1] for mail in postbox.mails] == ["first", "second"]
+
+
+def subjects(postbox: Postbox) -> list[str]:
+    return [mail["Subject"].split()[-1] for mail in postbox.mails]
+
+
+def test_a_mail_that_is_refused_holds_up_no_other(by_smtp: Config, told: Make, postbox: Postbox) -> None:
+    postbox.refuse, postbox.poison = "554 no", b"bad"
+    away = told(mail=("root",), smtp="127.0.0.1:1")
+    for word in ("bad", "second", "bad", "third"):
+        notify.tell(away, "fenced", word, peer="serv2")
+    notify.tell(by_smtp, "fenced", "fourth", peer="serv2")
+    assert subjects(postbox) == ["second", "third", "fourth"]
+    assert len(notify.spooled()) == 2
+    assert "mail: (554, b'no')" in [event["text"] for event in events()]
+    notify.tell(by_smtp, "fenced", "fifth", peer="serv2")
+    assert subjects(postbox)[3:] == ["fifth"]
+
+
+def test_an_event_that_the_command_refuses_holds_up_no_other(told: Make, box: "Box") -> None:
+    command = box.program("page", f"text=$(cat); case $text in *bad*) exit 127; esac; echo x >> {box.root}/calls")
+    config = told(command=(str(command),))
+    for word in ("bad", "second", "bad", "third"):
+        notify.tell(config, "fenced", word, peer="serv2")
+    assert (box.root / "calls").read_text() == "x\nx\n"
+    assert len(notify.spooled()) == 2
+
+
+def rounds(config: Config, monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
+    """What cron does once a minute, in no time."""
+    now = time.time()
+    for minute in range(minutes):
+        monkeypatch.setattr(time, "time", lambda minute=minute: now + 60 * minute + minute % 2)
+        delivery.flush(config.notify)
+
+
+def test_what_is_refused_is_tried_less_and_less_often(told: Make, box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
+    assert notify._spool({"event": {"event": "x"}, "title": "", "body": "", "told_by": [], "tries": 0})
+    command = box.program("page", f"cat >/dev/null; echo x >> {box.root}/calls; exit 1")
+    rounds(told(command=(str(command),)), monkeypatch, 190)
+    assert len((box.root / "calls").read_text().split()) == len([0, 1, 3, 7, 15, 31, 63, 123, 183])
+    assert [event["event"] for event in events()] == ["notice-undelivered"]
+
+
+def test_a_command_that_hangs_on_one_event_holds_up_the_others_for_minutes(
+    told: Make, box: "Box", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "PATIENCE", 0.3)
+    for word in ("bad", "second"):
+        assert notify._spool({"event": {"event": word}, "title": "", "body": "", "told_by": [], "tries": 0})
+    command = box.program("page", "text=$(cat); case $text in *bad*) sleep 9; esac")
+    rounds(told(command=(str(command),)), monkeypatch, 4)
+    assert len(notify.spooled()) == 1
+
+
+class Script:
+    """A mail server that says what the test wants, or hangs up instead ("" is said); how often it was called."""
+
+    def __init__(self, **says: str) -> None:
+        self.says = {"HELLO": "220 x", "EHLO": "250 x", "MAIL": "250 x", "RCPT": "250 x", "DATA": "354 x", **says}
+        self.calls = 0
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.where = f"127.0.0.1:{self.server.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self.server.accept()[0] as talk, talk.makefile("rw", newline="\r\n") as file:
+                self.calls += 1
+                line = "HELLO"
+                while line and (answer := self.says.get(line.split()[0].upper(), "250 x")):
+                    file.write(f"{answer}\n")
+                    file.flush()
+                    line = file.readline()
+                    while answer.startswith("354") and line not in ("", ".\r\n"):
+                        line = file.readline()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [{"HELLO": "421 busy"}, {"HELLO": ""}, {"EHLO": "554 no", "HELO": "554 no"}, {"MAIL": ""}, {"MAIL": "421 busy"}],
+)
+def test_a_server_that_cannot_be_talked_to_is_left_alone_in_this_round_and_called_in_the_next(
+    told: Make, says: dict[str, str], monkeypatch: pytest.MonkeyPatch, postbox: Postbox
+) -> None:
+    notify.tell(told(mail=("root",), smtp="127.0.0.1:1"), "fenced", "first", peer="serv2")
+    notify.tell(told(mail=("root",), smtp="127.0.0.1:1"), "fenced", "second", peer="serv2")
+    server = Script(**says)
+    rounds(told(mail=("root",), smtp=server.where), monkeypatch, 5)
+    assert server.calls == 5
+    rounds(told(mail=("root",), smtp=f"127.0.0.1:{postbox.port}"), monkeypatch, 1)
+    assert subjects(postbox) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "says", [{"MAIL": "550 no"}, {"RCPT": "550 no"}, {"DATA": "554 no"}, {".": "554 no"}, {".": ""}]
+)
+def test_what_is_said_to_one_mail_is_not_said_to_the_next(told: Make, says: dict[str, str]) -> None:
+    notify.tell(told(mail=("root",), smtp="127.0.0.1:1"), "fenced", "first", peer="serv2")
+    notify.tell(told(mail=("root",), smtp="127.0.0.1:1"), "fenced", "second", peer="serv2")
+    server = Script(**says)
+    assert delivery.flush(told(mail=("root",), smtp=server.where).notify) == 2
+    assert server.calls == 2
+
+
+def test_a_server_that_thinks_about_a_mail_gets_it_once(
+    by_smtp: Config, postbox: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is busy for longer than anybody waits for a notice."""
+    monkeypatch.setattr(notify, "LIMIT", 1.0)
+    postbox.delay = delivery.PATIENCE + 1
+    begun = time.monotonic()
+    notify.tell(by_smtp, "peer-dead", "serv2 is not heard", peer="serv2")
+    assert time.monotonic() - begun < delivery.PATIENCE
+    until(lambda: not notify.spooled())
+    assert len(postbox.mails) == 1
+
+
+def test_one_that_never_says_whether_it_takes_a_mail_gets_it_once_too(
+    by_smtp: Config, told: Make, postbox: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notify.tell(told(mail=("root",), smtp="127.0.0.1:1"), "peer-dead", "serv2 is not heard", peer="serv2")
+    monkeypatch.setattr(delivery, "ANSWER", 0.5)
+    postbox.delay = 2
+    assert delivery.flush(by_smtp.notify) == 0
+    assert len(postbox.mails) == 1
+    assert events()[-1]["event"] == "notice-unanswered"
+
+
+def test_a_round_comes_to_an_end(
+    by_smtp: Config, told: Make, postbox: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in ("first", "second"):
+        notify.tell(told(mail=("root",), smtp="127.0.0.1:1"), "fenced", word, peer="serv2")
+    monkeypatch.setattr(delivery, "AT_MOST", 0.2)
+    postbox.delay = 0.5
+    assert [delivery.flush(by_smtp.notify), subjects(postbox)] == [1, ["first"]]
+    assert [delivery.flush(by_smtp.notify), subjects(postbox)] == [0, ["first", "second"]]
 
 
 def test_a_server_that_hangs_costs_a_bounded_time_and_nothing_is_lost(

@@ -223,6 +223,18 @@ def test_detached_is_given_its_input_and_not_waited_for(tmp_path: Path) -> None:
     assert target.read_text() == "the event"
 
 
+def test_detached_and_waited_for_goes_on_when_the_time_is_up(tmp_path: Path) -> None:
+    target = tmp_path / "got"
+    run.detach(sh('cat > "$1"', str(target)), stdin="the event", wait=10)
+    assert target.read_text() == "the event"
+    begun = time.monotonic()
+    run.detach(sh('sleep 2; cat > "$1"', str(target)), stdin="another", wait=0.2)
+    assert time.monotonic() - begun < 1.5
+    while target.read_text() != "another" and time.monotonic() < begun + 20:
+        time.sleep(0.05)
+    assert target.read_text() == "another"
+
+
 def test_detached_that_is_not_there() -> None:
     with pytest.raises(Failed, match="/nonexistent"):
         run.detach(["/nonexistent"], stdin="")
