@@ -26,6 +26,7 @@ LISTED = 100
 SUBJECTS = ("group", "service", "peer", "path", "set")
 """Facts that say what a notice is about, if the caller does not."""
 
+_KNOWN = ("first", "told", "missed", "over", "unsaid")
 _UNKNOWN = Notice("warning", "", "Look at the events: cluster logs")
 
 
@@ -39,6 +40,7 @@ def tell(
     todo: str = "",
     level: str | None = None,
     wait: bool = True,
+    closes: bool = False,
     **facts: Any,
 ) -> None:
     """Record an event and tell a person about it, by mail and command. Never raises; takes `LIMIT` at most.
@@ -55,6 +57,7 @@ def tell(
         todo: advice that fits better than the table's.
         level: overrides the table's.
         wait: False in the seconds of an outage: delivery is begun and not waited for.
+        closes: if a person has been told of what it ends, this is told as well, however often it was before.
         facts: JSON values for events.jsonl and the command; lists are shown in the mail, an entry a line.
     """
     notice = NOTICES.get(name, _UNKNOWN)
@@ -64,9 +67,8 @@ def tell(
         return
     try:
         event = log.event(name, text, level=level or notice.level, **{"subject": subject, **facts})
-        for ended in notice.ends:
-            clear(ended, subject)
-        again = _due(name, subject)
+        told = [ended for ended in notice.ends if clear(ended, subject)]
+        again = _due(name, subject, owed=closes and bool(told))
         if again is None or not (config.notify.mail or config.notify.command):
             return
         title = f"[clusterd {config.name}] {model.hostname()}: {_line(text)}"
@@ -87,6 +89,22 @@ def tell_detached(config: Config, name: str, text: str, **facts: Any) -> None:
     tell(config, name, text, wait=False, **facts)
 
 
+def remind(config: Config, name: str, text: str, *, subject: str) -> None:
+    """Tell of what lasts if it has begun anew and was one too many for its hour, and that is over; not waited for.
+
+    Else the last that a person has heard is that it is over.
+    """
+    path = _told(name, subject)
+    try:
+        known = state.read(path) or {}
+        unsaid = known.get("unsaid") and not 0 <= time.time() - known["first"] < WINDOW
+    except (Failed, AttributeError, KeyError, TypeError) as error:
+        log.debug(f"{path}: {error}")
+        return
+    if unsaid:
+        tell_detached(config, name, text, subject=subject)
+
+
 def retry(config: Config) -> None:
     """Deliver what could not be delivered before, without waiting for it; nothing happens if there is nothing."""
     if run.dry_run or not spooled():
@@ -97,15 +115,17 @@ def retry(config: Config) -> None:
         log.debug(str(error))
 
 
-def clear(name: str, subject: str = "") -> None:
-    """What `name` was about is over: the next time is news again."""
+def clear(name: str, subject: str = "") -> bool:
+    """What `name` was about is over: the next time is news again. Whether a person believes that it still lasts."""
     path = _told(name, subject)
     try:
         known = state.read(path)
         if known and not known["over"]:
             state.write(path, {**known, "over": True}, durable=False)
+            return not known.get("unsaid")
     except (OSError, Failed, KeyError, TypeError) as error:
         log.debug(f"{path}: {error}")
+    return False
 
 
 def spooled() -> list[str]:
@@ -137,22 +157,24 @@ def compose(name: str, text: str, did: str, todo: str, again: str, facts: dict[s
     return "\n\n".join(parts) + "\n"
 
 
-def _due(name: str, subject: str) -> str | None:
+def _due(name: str, subject: str, *, owed: bool = False) -> str | None:
     """Whether to tell now: None if not, else what to add about the repetitions ("" if there were none)."""
     path = _told(name, subject)
     now = time.time()
     try:
         known = state.read(path) or {}
-        first, told, missed, over = (known.get(key, 0) for key in ("first", "told", "missed", "over"))
+        first, told, missed, over, unsaid = (known.get(key, 0) for key in _KNOWN)
         if not 0 <= now - first < WINDOW:
             since = time.strftime("%H:%M", time.localtime(first))
             again = f"(Since {since} it has happened {missed} times more.)" if missed else ""
             state.write(path, {"first": now, "told": 1, "missed": 0, "over": False}, durable=False)
             return again
-        if (over or NOTICES.get(name, _UNKNOWN).each) and told < AT_MOST:
+        if owed or ((over or NOTICES.get(name, _UNKNOWN).each) and told < AT_MOST):
             state.write(path, {"first": first, "told": told + 1, "missed": missed, "over": False}, durable=False)
             return ""
-        state.write(path, {"first": first, "told": told, "missed": missed + 1, "over": False}, durable=False)
+        # One that goes on is known; one that was over and is back is not.
+        news = {"first": first, "told": told, "missed": missed + 1, "over": False, "unsaid": bool(over or unsaid)}
+        state.write(path, news, durable=False)
         return None
     except (OSError, Failed, AttributeError, TypeError) as error:
         log.debug(f"{path}: {error}")

@@ -34,14 +34,17 @@ STRANGERS_EVERY = 60.0
 
 
 class Teller:
-    """Turns conditions, which are true or not at every turn, into notices, each told once."""
+    """Turns conditions, which are true or not at every turn, into notices: each is told once, and once more if that was
+    one too many for its hour and it lasts.
+    """
 
     def __init__(self, config: model.Config, worker: Worker) -> None:
         self.config = config
         self.worker = worker
         self.began: dict[tuple[str, str], float] = {}
         self.seen: dict[tuple[str, str], float] = {}
-        self.told: set[tuple[str, str]] = set()
+        self.told: dict[tuple[str, str], float] = {}
+        """When what lasts was told, or looked at again."""
         self.strangers = 0
         self.next_strangers = 0.0
 
@@ -64,21 +67,26 @@ class Teller:
             began = self.began.setdefault(key, now)
             self.seen[key] = now
             if key not in self.told and now - began >= PATIENCE.get(condition.name, 0.0):
-                self.told.add(key)
+                self.told[key] = now
                 news.append(condition)
                 self.tell(condition.name, condition.text, subject=condition.subject)
+            elif now - self.told.get(key, now) >= notify.WINDOW:
+                self.told[key] = now
+                self._still(condition)
         for key in [key for key, seen in self.seen.items() if now - seen > GONE_AFTER]:
             lasted = self.seen.pop(key) - self.began.pop(key)
-            if key in self.told:
-                self.told.discard(key)
+            if self.told.pop(key, None) is not None:
                 self._over(key, lasted)
         return news
+
+    def _still(self, it: Condition) -> None:
+        self.worker.do(lambda: notify.remind(self.config, it.name, it.text, subject=it.subject))
 
     def _over(self, key: tuple[str, str], lasted: float) -> None:
         name, subject = key
         if name in COUNTERPARTS:
             text = OVER[name].format(*subject.split("/"), lasted=durations.show(lasted))
-            self.tell(COUNTERPARTS[name], text, subject=subject)
+            self.tell(COUNTERPARTS[name], text, subject=subject, closes=True)
         else:
             self.worker.do(lambda: notify.clear(name, subject))
 

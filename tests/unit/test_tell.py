@@ -1,19 +1,20 @@
 """What the watchdog tells: each condition once, after its patience, and its end; scripts that failed."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import paths, state
+from clusterd import notify, paths, state
 from clusterd.actions import Acquire
 from clusterd.conditions import Condition
 from clusterd.crew import Ended
 from clusterd.model import Config, Notify
 from clusterd.tell import GONE_AFTER, STRANGERS_EVERY, Teller
-from clusterd.worker import Worker
+from clusterd.worker import Job, Worker
 
 if TYPE_CHECKING:
     from unit.conftest import Box
@@ -118,6 +119,104 @@ def test_each_subject_is_a_condition_of_its_own(teller: Teller) -> None:
         ("peer-dead", "serv3"),
         ("peer-back", "serv2"),
     ]
+
+
+class AtOnce(Worker):
+    """Does it while the clock stands still."""
+
+    def __init__(self) -> None:
+        pass
+
+    def do(self, job: Job) -> None:
+        job()
+
+
+class Reader:
+    """A teller whose notices go to a person, the person, and the clock of both."""
+
+    def __init__(self, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        wall = time.time() - self.now
+        monkeypatch.setattr(time, "time", lambda: wall + self.now)
+        monkeypatch.setattr(notify, "_deliver", lambda *_, **__: None)
+        self.teller = Teller(config._replace(notify=Notify(("root",), "root", "", ())), AtOnce())
+
+    def sees(self, condition: Condition | None, seconds: float, step: float = 0.5) -> None:
+        """The condition, or none, for so long."""
+        end = self.now + seconds
+        while self.now < end:
+            self.teller.conditions((condition,) if condition else (), self.now)
+            self.now += step
+
+    def got(self) -> list[tuple[str, str]]:
+        """What has arrived: its name and text."""
+        letters = [state.read(path) for path in notify.spooled()]
+        return [(letter["event"]["event"], " ".join(letter["body"].split())) for letter in letters]
+
+    def got_last(self) -> str:
+        return self.got()[-1][0]
+
+
+@pytest.fixture
+def reader(pair: Config, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    return Reader(pair, monkeypatch)
+
+
+def test_what_lasts_after_too_many_flaps_is_told_when_the_hour_is_over(reader: Reader) -> None:
+    for _ in range(notify.AT_MOST):
+        reader.sees(DEAD, 10)
+        reader.sees(None, 10)
+    reader.sees(DEAD, 10)
+    assert reader.got_last() == "peer-back", "too many for one hour"
+    reader.sees(DEAD, 2 * 3600, step=0.9)
+    name, text = reader.got()[-1]
+    assert name == "peer-dead"
+    assert "it has happened 1 times more" in text
+    before = len(reader.got())
+    reader.sees(DEAD, 86400, step=0.9)
+    assert len(reader.got()) == before, "and once is enough"
+    reader.sees(None, 10)
+    assert reader.got_last() == "peer-back"
+
+
+def test_the_end_of_what_was_told_is_told_however_often(reader: Reader) -> None:
+    """The hour of the one notice and that of the other begin at different times."""
+    reader.sees(DEAD, 1800)
+    for _ in range(2 * notify.AT_MOST):
+        reader.sees(None, 10)
+        reader.sees(DEAD, 10)
+    reader.sees(DEAD, 1800, step=0.9)
+    for _ in range(2 * notify.AT_MOST):
+        reader.sees(None, 10)
+        assert reader.got_last() == "peer-back"
+        reader.sees(DEAD, 10)
+    names = [name for name, _ in reader.got()]
+    assert names.count("peer-dead") == 2 * notify.AT_MOST
+    assert names.count("peer-back") <= 2 * notify.AT_MOST
+
+
+def test_what_lasts_and_was_told_is_not_told_every_hour(reader: Reader) -> None:
+    reader.sees(DEAD, 3 * 3600, step=0.9)
+    assert [name for name, _ in reader.got()] == ["peer-dead"]
+    events = Path(paths.EVENTS).read_text().splitlines()
+    assert len(events) == 1, "nor is it an event"
+
+
+def test_a_watchdog_that_starts_again_while_it_lasts(reader: Reader) -> None:
+    """It does not know what was told before."""
+    reader.sees(DEAD, 600)
+    reader.teller = Teller(reader.teller.config, AtOnce())
+    reader.sees(DEAD, 5 * 3600, step=0.9)
+    assert [name for name, _ in reader.got()] == ["peer-dead"]
+    reader.sees(None, 10)
+    for _ in range(notify.AT_MOST + 1):
+        reader.sees(DEAD, 10)
+        reader.sees(None, 10)
+    reader.sees(DEAD, 10)
+    assert reader.got_last() == "peer-back"
+    reader.teller = Teller(reader.teller.config, AtOnce())
+    reader.sees(DEAD, 2 * 3600, step=0.9)
+    assert reader.got_last() == "peer-dead"
 
 
 def test_scripts_that_failed(teller: Teller) -> None:
