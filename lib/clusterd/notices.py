@@ -208,7 +208,8 @@ NOTICES = {
     ),
     "config-bad": Notice(
         "error",
-        "The configuration was changed and cannot be used: the watchdog goes on with the one before.",
+        "The configuration was changed and cannot be used: the watchdog goes on with the one before. While a .conf "
+        "file is wrong, this node takes nothing over and hands nothing over.",
         "Run cluster check, which names every problem; when it says that all is good, nothing else is to do.",
     ),
     # data

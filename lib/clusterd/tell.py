@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from clusterd import arbiter, durations, log, model, notify
 from clusterd import config as configuration
+from clusterd import durations, loadable, log, model, notify, view
 from clusterd.actions import Action
 from clusterd.conditions import Condition
 from clusterd.crew import Ended
@@ -31,6 +31,10 @@ OVER = {
 PATIENCE = {"path-down": 2.0, "not-ready": 10.0, "arbiter-lost": 1.0, "contradiction": 3.0, "takeover-held-back": 0.5}
 """Seconds for which a condition must last before it is told."""
 STRANGERS_EVERY = 60.0
+TRY_EVERY = 5.0
+"""Seconds after which a configuration that could not be used is tried again though no .conf file has changed: what was
+wrong may have been another file, or a mode.
+"""
 
 
 class Teller:
@@ -46,7 +50,9 @@ class Teller:
         self.told: dict[tuple[str, str], float] = {}
         """When what lasts was told, or looked at again."""
         self.strangers = 0
-        self.next_strangers = 0.0
+        self.next_strangers = self.next_try = 0.0
+        self.refused: tuple[int, ...] = ()
+        self.why = ""
 
     def tell(self, name: str, text: str, **facts: Any) -> None:
         """Send a notice, without waiting for it."""
@@ -137,11 +143,18 @@ class Teller:
             self.tell("config-bad", f"the changed key is not used: {error}", subject="key")
 
     def usable(self, folder: str) -> bool:
-        """Whether the configuration, which has changed, can be used; if not, a person is told and the old one stays."""
+        """Whether a watchdog could start with the configuration as it is now; if not, a person is told and the old one
+        stays. Quick enough to be asked for every second.
+        """
+        now, stamp = view.now(), configuration.stamp_of(folder)
+        if stamp == self.refused and now < self.next_try:
+            return False
         try:
-            arbiter.password(configuration.load(folder))
+            loadable.load(folder)
         except ClusterdError as error:
-            self.tell("config-bad", f"the changed configuration is not used: {error}")
+            if (stamp, str(error)) != (self.refused, self.why):
+                self.tell("config-bad", f"the changed configuration is not used: {error}")
+            self.refused, self.why, self.next_try = stamp, str(error), now + TRY_EVERY
             return False
         self.worker.do(lambda: notify.clear("config-bad"))
         return True

@@ -103,11 +103,13 @@ class Watch:
     def _turns(self, parent: int) -> int:
         while not self.stopping:
             self.turn()
-            if os.getppid() != parent:
-                log.event("watchdog-restarted", "the supervising process is gone: starting again", level="warning")
-                return ORPHANED
-            if view.now() >= self.next_look and self._changed():
-                return RELOAD
+            if view.now() < self.next_look:
+                continue
+            orphan = os.getppid() != parent
+            if (self._changed() or orphan) and self.teller.usable(self.config.folder):
+                if orphan:
+                    log.event("watchdog-restarted", "the supervising process is gone: starting again", level="warning")
+                return ORPHANED if orphan else RELOAD
         return 0
 
     def turn(self) -> None:
@@ -297,14 +299,10 @@ class Watch:
         )
 
     def _changed(self) -> bool:
-        """Whether the configuration has changed, and can be used."""
+        """Whether the configuration has changed."""
         self.next_look = view.now() + LOOK_EVERY
         self.teller.look_at_key(self.voice)
-        stamp = stamp_of(self.config.folder)
-        if stamp == self.loaded:
-            return False
-        self.loaded = stamp
-        return self.teller.usable(self.config.folder)
+        return stamp_of(self.config.folder) != self.loaded
 
     def _rumour(self, word: Word) -> None:
         """A word that may have been recorded before this boot. The epochs in it were true once: there may be higher

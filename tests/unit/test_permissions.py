@@ -97,6 +97,16 @@ def test_a_key_that_others_may_read(pair_files: "Box", bits: int) -> None:
     assert f"found mode {bits:04o}; allowed: 0600 or less (chmod 0600 " in refuses(pair_files)
 
 
+def test_etcds_password_that_others_may_read(pair_files: "Box") -> None:
+    secret = pair_files.root / "password"
+    secret.write_text("a password\n")
+    secret.chmod(0o640)
+    etcd = f"kind = etcd\nendpoints = http://10.9.0.31:2379,\nuser = clusterd\npassword_file = {secret}\n#"
+    pair_files.edit("cluster.conf", "kind = reference ", etcd)
+    for name, *words in (["watchdog"], ["watchdog", "--dry-run"], ["cluster", "check"]):
+        assert refuses(pair_files, name, *words).startswith(f"{secret}: found mode 0640; allowed: 0600 or less")
+
+
 def test_the_cache_does_not_hide_a_mode_that_changed(pair_files: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "_RACY", 0.0)
     agent = pair_files.program("fence_x", "exit 0")

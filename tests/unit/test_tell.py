@@ -269,6 +269,26 @@ def test_a_changed_configuration(teller: Teller, pair_files: "Box") -> None:
     assert "failback: found 'perhaps'" in event["text"]
 
 
+@pytest.mark.parametrize("what", ["key", "folder", "password"])
+def test_whatever_a_start_reads_must_be_usable(teller: Teller, pair_files: "Box", what: str) -> None:
+    """Said once; tried again after a while though no .conf file has changed."""
+    conf = str(pair_files.conf)
+    path = {"key": pair_files.conf / "key", "folder": pair_files.state, "password": pair_files.root / "password"}[what]
+    if what == "password":
+        path.write_text("a password\n")
+        etcd = f"kind = etcd\nendpoints = http://10.9.0.31:2379,\nuser = clusterd\npassword_file = {path}\n#"
+        pair_files.edit("cluster.conf", "kind = reference ", etcd)
+    path.chmod(0o777)
+    for _ in range(3):
+        assert not teller.usable(conf)
+        teller.next_try = 0.0
+    path.chmod(0o700 if what == "folder" else 0o600)
+    assert teller.usable(conf)
+    [event] = told(teller)
+    assert event["event"] == "config-bad"
+    assert f"{path}: found mode 0777" in event["text"]
+
+
 def test_lost_and_standby(teller: Teller) -> None:
     teller.lost("serv1", "serv2", "serv2 holds it with epoch 9")
     teller.standby("serv2 holds serv1")

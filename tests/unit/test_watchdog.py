@@ -217,6 +217,84 @@ def test_a_changed_configuration_that_is_wrong_is_told(site: Site, start: Start)
     assert child(process.pid) == loop
 
 
+def goes_on(site: Site, loop: int | None) -> None:
+    """The same loop, for longer than two looks at the configuration, and with its address."""
+    end = view.now() + 2.5
+    while view.now() < end:
+        watching(site)
+    assert os.path.exists(f"/proc/{loop}")
+    assert site.up("serv1")
+
+
+def test_a_changed_configuration_is_no_use_without_the_key(site: Site, start: Start) -> None:
+    """And is taken up when the key is right again, although no .conf changes then."""
+    site.hold("serv1", 3)
+    process = start()
+    loop = child(process.pid)
+    (site.box.conf / "key").chmod(0o644)
+    wait(lambda: "config-bad" in site.told())
+    site.box.edit("cluster.conf", "dead_after = 300 ms", "dead_after = 400 ms")
+    wait(lambda: site.told().count("config-bad") == 2)
+    goes_on(site, loop)
+    assert process.poll() is None
+    assert site.told().count("config-bad") == 2, "each is said once"
+    (site.box.conf / "key").chmod(0o600)
+    wait(lambda: child(process.pid) not in (None, loop))
+    watching(site)
+    assert site.up("serv1")
+    assert site.told().count("watchdog-started") == 2
+
+
+@pytest.mark.parametrize("fault", ["configuration", "key", "folder"])
+def test_sighup_does_nothing_while_the_configuration_cannot_be_used(site: Site, start: Start, fault: str) -> None:
+    site.hold("serv1", 3)
+    process = start()
+    loop = child(process.pid)
+    if fault == "configuration":
+        site.box.edit("cluster.conf", "failback = auto ", "failback = perhaps ")
+    elif fault == "key":
+        (site.box.conf / "key").chmod(0o644)
+    else:
+        site.box.state.chmod(0o775)
+    if fault != "folder":
+        wait(lambda: "config-bad" in site.told())
+    process.send_signal(signal.SIGHUP)
+    wait(lambda: any("SIGHUP" in event["text"] for event in site.events() if event["event"] == "config-bad"))
+    goes_on(site, loop)
+    assert process.poll() is None
+    if fault == "folder":
+        site.box.state.chmod(0o755)
+        process.send_signal(signal.SIGHUP)
+        wait(lambda: child(process.pid) not in (None, loop))
+        watching(site)
+        assert site.up("serv1")
+    process.terminate()
+    process.wait(30)
+    assert process.returncode == 0
+
+
+def test_an_orphaned_loop_goes_on_while_the_configuration_cannot_be_used(site: Site, start: Start) -> None:
+    """And becomes a watchdog when it can."""
+    site.hold("serv1", 3)
+    process = start()
+    loop = child(process.pid)
+    assert loop
+    site.box.edit("cluster.conf", "failback = auto ", "failback = perhaps ")
+    wait(lambda: "config-bad" in site.told())
+    kill(process.pid)
+    process.wait(30)
+    kill(loop, signal.SIGHUP)
+    goes_on(site, loop)
+    assert lock.held("watchdog") and not child(loop)
+    site.box.edit("cluster.conf", "failback = perhaps ", "failback = auto ")
+    wait(lambda: child(loop))
+    watching(site)
+    assert lock.holder("watchdog") == loop
+    assert site.up("serv1")
+    kill(loop, signal.SIGTERM)
+    wait_gone(loop)
+
+
 def test_what_a_crash_left_is_removed_at_the_start(site: Site, start: Start) -> None:
     site.lan.ip("serv1", "addr add 10.1.0.2/24 dev eth0")
     ownership.write(ownership.Record("serv2", 4, "serv1", ownership.HELD, "the boot before"))

@@ -10,12 +10,11 @@ from clusterd import (
     aside,
     cli,
     config,
-    configtrust,
     fence,
     fleet,
     handout,
     ifupdown,
-    keyfile,
+    loadable,
     lock,
     log,
     model,
@@ -117,11 +116,10 @@ def status(options: Options) -> int:
 def check(options: Options, *, network: bool = True) -> int:
     """Check the configuration here, and the distribution's network files: every problem, not only the first."""
     _refuse(config.problems(options.config))
-    settings = config.load(options.config)
-    configtrust.check_folders()
+    settings, keys = loadable.load(options.config)
     if network:
         _refuse(ifupdown.check(settings, settings.me()))
-    unfinished = len(keyfile.read(settings).secrets) > 1
+    unfinished = len(keys.secrets) > 1
     if options.json:
         nodes, services = list(settings.nodes), list(settings.services)
         cli.answer(problems=[], rotation_unfinished=unfinished, nodes=nodes, services=services)

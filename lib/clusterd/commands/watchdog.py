@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from clusterd import cli, config, keyfile, log, paths, run, urgency
+from clusterd import cli, keyfile, log, paths, run, urgency
 from clusterd.errors import OK, Busy, ConfigError
 from clusterd.lock import Lock, held
 from clusterd.model import Config
@@ -17,15 +17,17 @@ from clusterd.model import Config
 DESCRIPTION = """\
 Watch the peers on every path, many times a second; decide who holds what; renew the leases of the addresses held
 here; start takeover and release. One instance a node: a second start exits at once, so cron may start it every
-minute. SIGHUP starts it again without moving anything (after an upgrade). SIGTERM ends it: what is held here is then
-let go of by the kernel when the leases end, and the peer takes over."""
+minute. SIGHUP starts it again without moving anything (after an upgrade), if the configuration can be used. SIGTERM
+ends it: what is held here is then let go of by the kernel when the leases end, and the peer takes over."""
 
 QUICK = 1.0
 """Seconds; a loop that ends sooner than that..."""
 PAUSE = 1.0
 """...is started again only after so many, if it happens again and again."""
 PATIENCE = 3
-PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
+TRIAL = 10.0
+"""Seconds in which the next watchdog must have said that it could start."""
+ASKED = (signal.SIGTERM, signal.SIGHUP)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +44,10 @@ def watchdog(options: argparse.Namespace) -> int:
     """Supervise the loop until SIGTERM; 0 as well if another watchdog is at it."""
     cli.answer(running=held("watchdog"), started=False)
     if run.dry_run:
-        print(f"would watch {', '.join(peer.name for peer in config.load(options.config).peers())}")
+        from clusterd import loadable
+
+        settings, _ = loadable.load(options.config)
+        print(f"would watch {', '.join(peer.name for peer in settings.peers())}")
         return OK
     if held("watchdog"):
         log.debug("another watchdog is at it")
@@ -52,14 +57,11 @@ def watchdog(options: argparse.Namespace) -> int:
     except Busy as busy:
         log.debug(str(busy))
         return OK
-    from clusterd import arbiter, configtrust, network  # every minute cron starts one that ends here
+    from clusterd import loadable, network  # every minute cron starts one that ends here
 
     with lock:
         urgency.come_first()
-        settings = config.load(options.config)
-        configtrust.check_folders()
-        keys = keyfile.read(settings)
-        arbiter.password(settings)
+        settings, keys = loadable.load(options.config)
         os.chdir("/")
         clean = _clean_stop()
         for problem in network.prepare(settings):
@@ -85,31 +87,27 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
     """Keep a loop running; whether the whole watchdog is to start again, with another configuration."""
     from clusterd import notify, watch
 
-    ending = _Ending()
+    ending = _Ending(settings)
     failures = 0
     ended = ""
     said: list[str] = []
     while True:
         began = time.monotonic()
         words, mouth = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until it is known to whom
+        signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # until it is known to whom they go
         child = os.fork()
         if child == 0:
-            for number in PASSED_ON:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+            _forget_signals()
             _loop(settings, keys, clean, mouth)
         ending.child = child
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
         os.close(mouth)
         urgency.no_hurry()
         if ended:  # told when the next one runs: a disk or a mail server that is slow must not keep it waiting
             text = f"the loop ended ({ended}) and is started again"
             notify.tell_detached(settings, "watchdog-restarted", text, traceback=said)
-        _, status = os.waitpid(child, 0)
-        ending.child = 0
+        code = ending.attend()
         said = _last_words(words)
-        code = os.waitstatus_to_exitcode(status)
         if code == watch.RELOAD or ending.again:
             return True
         if ending.asked or code == OK:
@@ -125,18 +123,61 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
 class _Ending:
     """Passes SIGTERM on to the loop; after SIGHUP the watchdog starts again, as a new version of itself perhaps."""
 
-    def __init__(self) -> None:
-        self.asked = self.again = False
+    def __init__(self, settings: Config) -> None:
+        self.settings = settings
+        self.asked = self.again = self.wished = False
         self.child = 0
-        for number in PASSED_ON:
-            signal.signal(number, self._pass_on)
+        self.signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: self._end(again=False))
+        signal.signal(signal.SIGHUP, self._wish)
+        signal.signal(signal.SIGCHLD, _nothing)
 
-    def _pass_on(self, number: int, _frame: object) -> None:
-        self.asked = True
-        self.again = number == signal.SIGHUP
+    def attend(self) -> int:
+        """Wait until the loop has ended, and do meanwhile what SIGHUP asks for; returns the exit code."""
+        while True:
+            if self.wished and not self.asked:
+                self.wished = False
+                self._try_again()
+            pid, status = os.waitpid(self.child, os.WNOHANG)
+            if pid:
+                self.child = 0
+                return os.waitstatus_to_exitcode(status)
+            select.select([self.signals], [], [])
+            os.read(self.signals, select.PIPE_BUF)
+
+    def _wish(self, *_: object) -> None:
+        self.wished = True
+
+    def _try_again(self) -> None:
+        """End the loop to start again, unless the next watchdog says that it could not: then there would be none."""
+        from clusterd import notify
+
+        trial = run.run([*sys.argv, "--dry-run"], timeout=TRIAL, changes=False)
+        if not trial.ok:
+            notify.tell_detached(self.settings, "config-bad", f"not started again after SIGHUP: {trial.why()}")
+        elif not self.asked:
+            notify.clear("config-bad")
+            self._end(again=True)
+
+    def _end(self, *, again: bool) -> None:
+        self.asked, self.again = True, again
         if self.child:
             with suppress(ProcessLookupError):
                 os.kill(self.child, signal.SIGTERM)
+
+
+def _forget_signals() -> None:
+    """SIGTERM is the loop's own matter. SIGHUP is its parent's: the loop is not killed by it, not even as an orphan."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, _nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+
+
+def _nothing(*_: object) -> None:
+    """Unlike SIG_IGN, this is not inherited by the programs that are started."""
 
 
 def _loop(settings: Config, keys: keyfile.Keys, clean: bool, mouth: int) -> None:
