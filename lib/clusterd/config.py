@@ -42,6 +42,14 @@ class Identity(NamedTuple):
         """The identity that a stat shows."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
+    @classmethod
+    def at(cls, path: str) -> "Identity":
+        """What is there now. Of a folder named with a slash at its end only who may write in it, not what is in it."""
+        found = os.stat(path)
+        if path.endswith("/"):
+            return cls(found.st_dev, found.st_ino, found.st_mode, found.st_uid, 0)
+        return cls.of(found)
+
 
 def load(folder: str, me: str | None = None) -> model.Config:
     """The configuration in `folder`, checked, with every default filled in, for the node `me` (default: this host).
@@ -112,7 +120,8 @@ def refuse_others(path: str, found: os.stat_result, forbidden: int = 0o022) -> N
         ConfigError: found and allowed, with the command that mends it.
     """
     if found.st_uid not in (0, os.geteuid()):
-        raise ConfigError(f"{path}: found owner {found.st_uid}; allowed: root (chown root {path})")
+        how = "chown -h" if stat.S_ISLNK(found.st_mode) else "chown"
+        raise ConfigError(f"{path}: found owner {found.st_uid}; allowed: root ({how} root {path})")
     mode = stat.S_IMODE(found.st_mode)
     if mode & forbidden:
         safe = mode & ~forbidden
@@ -130,7 +139,7 @@ def _recall(folder: str) -> model.Config | None:
             kept = json.load(file)
         if kept["folder"] != folder or kept["program"] != _program():
             return None
-        if any(list(Identity.of(os.stat(path))) != seen for path, seen in kept["seen"].items()):
+        if any(list(Identity.at(path)) != seen for path, seen in kept["seen"].items()):
             return None
         return _revive(kept["config"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -142,7 +151,7 @@ def _remember(config: model.Config, seen: dict[str, Identity]) -> None:
     from clusterd import state
 
     try:
-        if any(Identity.of(os.stat(path)) != then for path, then in seen.items()):
+        if any(Identity.at(path) != then for path, then in seen.items()):
             return
         if any(abs(time.time() - then.changed / 1e9) < _RACY for then in seen.values()):
             return

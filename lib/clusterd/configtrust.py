@@ -12,9 +12,6 @@ from clusterd import model, paths
 from clusterd.config import Identity, read_file, refuse_others
 from clusterd.errors import ConfigError
 
-STICKY = 0o1000
-OTHERS = 0o002
-
 
 def check(config: model.Config) -> tuple[list[str], dict[str, Identity]]:
     """Every file and program that others may change, a line each; and what was looked at, as it was."""
@@ -31,7 +28,7 @@ def check(config: model.Config) -> tuple[list[str], dict[str, Identity]]:
         if path is None or path in seen:
             continue
         try:
-            seen[path] = _program(path)
+            seen |= _program(path)
         except ConfigError as error:
             problems.append(f"{config.folder}/{where}: {error}")
     if config.fence.agent != "none" and not any("[fence] agent" in problem for problem in problems):
@@ -98,17 +95,48 @@ def _find(name: str) -> str | None:
     return next(filter(os.path.isfile, places), None)
 
 
-def _program(path: str) -> Identity:
-    """A program that only root can have written, or put there.
+def _program(path: str) -> dict[str, Identity]:
+    """A program that only root can have written, or put there; with the folders on the way to it.
 
     Raises:
         ConfigError: somebody else can.
     """
     found = os.stat(path)
     refuse_others(path, found)
-    folder = os.path.dirname(os.path.realpath(path))
-    about = os.stat(folder)
-    if about.st_mode & OTHERS and not about.st_mode & STICKY:
-        mode = stat.S_IMODE(about.st_mode)
-        raise ConfigError(f"{folder}: found mode {mode:04o}; allowed: none that lets others put {path} there")
-    return Identity.of(found)
+    seen = {path: Identity.of(found)}
+    for place, about in _way(path):
+        try:
+            refuse_others(place, about, 0 if _sticky(about) or stat.S_ISLNK(about.st_mode) else 0o022)
+        except ConfigError as error:
+            raise ConfigError(f"{error}: root runs {path}") from None
+        if stat.S_ISDIR(about.st_mode):
+            name = f"{place.rstrip('/')}/"
+            seen[name] = Identity.at(name)
+    return seen
+
+
+def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every folder on the way to `path`, from / on and wherever symlinks lead: who may write there may have another
+    program found. Of the symlinks those in sticky folders: there, each is its owner's to replace.
+    """
+    folder, about = "/", os.lstat("/")
+    yield folder, about
+    names = os.path.join(os.getcwd(), path).split("/")
+    while names:
+        place = os.path.normpath(os.path.join(folder, names.pop(0)))
+        found = os.lstat(place)
+        if stat.S_ISLNK(found.st_mode):
+            if _sticky(about):
+                yield place, found
+            target = os.readlink(place)
+            names = target.split("/") + names
+            if target.startswith("/"):
+                folder, about = "/", os.lstat("/")
+        elif stat.S_ISDIR(found.st_mode) and place != folder:
+            folder, about = place, found
+            yield folder, about
+
+
+def _sticky(about: os.stat_result) -> bool:
+    """A folder in which nobody may replace what is another's."""
+    return bool(stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX)

@@ -167,6 +167,61 @@ def test_a_program_found_by_its_name_and_one_in_a_folder_open_to_all(pair_files:
     assert config.problems(str(pair_files.conf)) == []
 
 
+@pytest.mark.parametrize("where", ["its folder", "a folder above", "where a symlink leads", "where a symlink is"])
+@pytest.mark.parametrize("wrong", ["owner", "group", "others", "owner of a sticky one"])
+def test_a_program_that_others_can_replace(pair_files: "Box", where: str, wrong: str) -> None:
+    """It is root's, and so is what it is in; but not all of the way to it."""
+    real, other = pair_files.root / "opt/tool/bin", pair_files.root / "links"
+    real.mkdir(parents=True)
+    other.mkdir()
+    program = pair_files.program("fence_x", "exit 0").rename(real / "fence_x")
+    folder = {"its folder": real, "a folder above": real.parent, "where a symlink leads": real}.get(where, other)
+    named = program
+    if "symlink" in where:
+        named = other / "fence_x"
+        named.symlink_to(program)
+    pair_files.edit("cluster.conf", "agent = none", f"agent = {named}")
+    assert config.problems(str(pair_files.conf)) == []
+    if wrong.startswith("owner"):
+        folder.chmod(0o1755 if "sticky" in wrong else 0o755)
+        os.chown(folder, NOBODY, -1)
+        found = f"found owner {NOBODY}; allowed: root (chown root {folder})"
+    else:
+        bits = 0o2775 if wrong == "group" else 0o757
+        os.chown(folder, -1, NOBODY)
+        folder.chmod(bits)
+        found = f"found mode {bits:04o}; allowed: {bits & ~0o022:04o} or less (chmod {bits & ~0o022:04o} {folder})"
+    line = refuses(pair_files, "cluster", "check")
+    assert line == f"{pair_files.conf}/cluster.conf: [fence] agent: {folder}: {found}: root runs {named}"
+
+
+def test_in_a_sticky_folder_a_symlink_is_its_owners_to_replace(pair_files: "Box") -> None:
+    program, link = pair_files.program("fence_x", "exit 0"), pair_files.root / "open/fence_x"
+    link.parent.mkdir()
+    link.parent.chmod(0o1777)
+    link.symlink_to(f"../{pair_files.bin.name}/{program.name}")
+    pair_files.edit("cluster.conf", "agent = none", f"agent = {link}")
+    assert config.problems(str(pair_files.conf)) == []
+    os.chown(link, NOBODY, -1, follow_symlinks=False)
+    found = f"{link}: found owner {NOBODY}; allowed: root (chown -h root {link})"
+    assert found in refuses(pair_files, "cluster", "check")
+    link.parent.chmod(0o755)
+    assert config.problems(str(pair_files.conf)) == []
+
+
+def test_the_cache_does_not_hide_a_folder_that_was_opened(pair_files: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what comes and goes in it is no reason to read the configuration again."""
+    monkeypatch.setattr(config, "_RACY", 0.0)
+    agent = pair_files.program("fence_x", "exit 0")
+    pair_files.edit("cluster.conf", "agent = none", f"agent = {agent}")
+    config.load(str(pair_files.conf), "serv1")
+    pair_files.program("another", "exit 0")
+    assert config._recall(str(pair_files.conf))
+    pair_files.bin.chmod(0o775)
+    with pytest.raises(Exception, match="found mode 0775"):
+        config.load(str(pair_files.conf), "serv1")
+
+
 def test_a_program_that_is_not_there_is_told_by_who_needs_it(pair_files: "Box") -> None:
     """A service's on another node may be missing here; the fence agent may not."""
     pair_files.edit(
