@@ -8,7 +8,7 @@ import os
 import time
 
 from clusterd import backups, durable, generation, leftovers, log, manifest, passes, services
-from clusterd.errors import ClusterdError, Failed
+from clusterd.errors import Busy, ClusterdError, Failed
 from clusterd.model import Service
 from clusterd.passes import NEWEST, ROLLED_BACK, Record, Unfinished
 from clusterd.wayback import Way
@@ -57,20 +57,17 @@ def roll_back(service: Service, record: Record) -> Record:
     if not cut.listing:
         raise Failed("what was there before was not written down, because consistent was set to yes only afterwards")
     known = generation.read(service.name, cut.listing)
+    sets = _sets(cut)
     record, kept = _open_kept(record, cut)
-    sets = [each for each in cut.sets() if os.path.isdir(backups.folder(each))]
-    for each in sets:
-        backups.reopen(each)
-    way = Way(service, known, [backups.files_folder(each) for each in sets], backups.files_folder(kept))
+    way = Way(service, known, list(sets.values()), backups.files_folder(kept))
     try:
         way.go()
         durable.sync(service.paths)
-        for each in sets:
-            backups.finish(each, complete=False)
+        for each, files in sets.items():
+            _list_anew(each, way.left[os.path.realpath(files)])
         made = backups.finish(kept, complete=True)
     finally:
-        for each in (*sets, kept):
-            backups.let_go(each)
+        backups.let_go(kept)
     done = cut._replace(
         served=ROLLED_BACK, decided=time.time(), generation=complete, kept=made.set if made.entries else ""
     )
@@ -93,6 +90,35 @@ def shown(cut: Unfinished) -> str:
     if cut.generation is None:
         return "what this node itself had when it last held the group"
     return time.strftime("the pass of %Y-%m-%d %H:%M:%S, complete", time.localtime(cut.generation))
+
+
+def _sets(cut: Unfinished) -> dict[str, str]:
+    """The backup sets of the cut passes, and where their files are.
+
+    They may be more than this process may have files open, so none stays locked. Nobody else puts anything into them
+    or takes it out: a pass needs the service's lock, and a purge leaves them alone (passes.needed).
+
+    Raises:
+        Busy: the process that has filled one does not end, or one is being restored.
+    """
+    sets = [each for each in cut.sets() if os.path.isdir(backups.folder(each))]
+    for each in sets:
+        backups.reopen(each)
+        backups.let_go(each)
+    return {each: backups.files_folder(each) for each in sets}
+
+
+def _list_anew(set_id: str, left: int) -> None:
+    """Close a set in which fewer files are left than it lists: some were taken out, now or by a roll back that was
+    killed. Whoever copies from it just now does not keep the service from starting.
+    """
+    listed = backups.load(set_id)
+    if listed.state != manifest.OPEN and listed.entries <= left:
+        return
+    try:
+        backups.finish(set_id, complete=False)
+    except Busy as error:
+        log.debug(str(error))
 
 
 def _open_kept(record: Record, cut: Unfinished) -> tuple[Record, str]:

@@ -30,6 +30,10 @@ class Way:
         self.known = known
         self.sets = [os.path.realpath(each) for each in sets]
         """Where the old contents are, the oldest first: the first one that has a path has it as it was."""
+        self.found: dict[str, list[str]] = {}
+        """Which of the sets have a listed path, the oldest first."""
+        self.left: dict[str, int] = {}
+        """How many files stay in each set."""
         self.kept = os.path.realpath(kept)
         self.inodes = {was.inode for was in known.values() if was.kind != stat.S_IFDIR}
         self.restored = 0
@@ -43,6 +47,7 @@ class Way:
         """
         with Opened() as self.tree, Opened() as self.store:
             self._forget_halves(self.store, (path for path, _ in self.store.walk(self.kept)))
+            self._look_into_sets()
             present = {path for path, _ in generation.walk(self.service, self.tree)}
             new = present - self.known.keys()
             new -= self._forget_halves(self.tree, new)
@@ -63,6 +68,16 @@ class Way:
             fd, name = opened.above(path)
             os.unlink(name, dir_fd=fd)
         return halves
+
+    def _look_into_sets(self) -> None:
+        """Each set is walked once: there may be one of every minute, and few of them have a given file."""
+        for below in self.sets:
+            self.left[below] = 0
+            for path, about in self.store.walk(below):
+                inside = path[len(below) :]
+                self.left[below] += not stat.S_ISDIR(about.st_mode)
+                if inside in self.known and self.known[inside].kind != stat.S_IFDIR:
+                    self.found.setdefault(inside, []).append(below)
 
     def _groups(self) -> Iterable[list[Was]]:
         """What is no folder, the names of one file together."""
@@ -106,8 +121,8 @@ class Way:
                 os.unlink(name, dir_fd=fd)
 
     def _in_sets(self, was: Was) -> str | None:
-        """Where in the sets the listed file is, whole."""
-        for below in self.sets:
+        """Where in the sets the listed file is, whole: from there it goes. To be asked once a file."""
+        for below in self.found.get(was.path, ()):
             about = self.store.lstat(below + was.path)
             if about is None or stat.S_IFMT(about.st_mode) != was.kind:
                 continue
@@ -117,6 +132,7 @@ class Way:
             elif about.st_size != was.size:
                 same = False
             if same:
+                self.left[below] -= 1
                 return below + was.path
         return None
 

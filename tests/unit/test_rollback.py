@@ -5,6 +5,7 @@ Both sides are folders of this machine: rsync runs as in a pass, but without the
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -228,6 +229,90 @@ def test_several_cut_passes_in_a_row_are_rolled_back_to_the_last_complete_one(tm
     copy.mirror()
 
 
+def cut_often(copy: Copy, count: int) -> None:
+    """So many more cut passes, each of which has replaced one of the first ten files: by hand, which is quicker."""
+    record = passes.read("data")
+    cut = record.unfinished
+    assert cut
+    made = list(cut.sets())
+    for number in range(count):
+        set_id = backups.create("data", "serv1", 1)
+        os.close(backups._held.pop(set_id))
+        path = copy.copy / f"file{number % 10}"
+        kept = Path(f"{backups.files_folder(set_id)}{path}")
+        kept.parent.mkdir(parents=True)
+        shutil.move(path, kept)
+        path.write_text(f"newer {number}")
+        backups.save(backups.load(set_id)._replace(state=manifest.CUT, entries=1))
+        made.append(set_id)
+    passes.write(record._replace(unfinished=cut._replace(earlier=tuple(made[:-1]), set=made[-1])))
+
+
+def many_files(copy: Copy, count: int) -> None:
+    """They are mirrored; then a pass that has replaced the last of them is cut."""
+    for number in range(count):
+        (copy.files / f"file{number}").write_text("old")
+    copy.mirror()
+    (copy.files / f"file{count - 1}").write_text("newer")
+    cut_short(copy)
+
+
+@pytest.mark.usefixtures("_serv2")
+@pytest.mark.parametrize("_serv2", ["one disk"], indirect=True)
+def test_more_cut_passes_in_a_row_than_a_process_may_have_files_open(tmp_path: Path) -> None:
+    copy = Copy(tmp_path)
+    many_files(copy, 20)
+    cut_often(copy, 1100)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        done = copy.settle()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {each.read_text() for each in copy.copy.glob("file*")} == {"old"}
+    assert kept_content(done.kept) == {f"newer {number}".encode() for number in range(1090, 1100)} | {b"newer"}
+    sets = {one.set: one for one in backups.every()}
+    for one in sets.values():
+        assert one.entries == len(list(backups.entries(one.set))) == len(kept_files(one.set))
+    assert len(sets) == 1090 + 1, "the first ones, with what was put back in them, are empty and gone"
+    copy.mirror()
+
+
+def kept_files(set_id: str) -> list[Path]:
+    found = Path(backups.files_folder(set_id)).rglob("*")
+    return [each for each in found if each.is_symlink() or not each.is_dir()]
+
+
+@pytest.mark.usefixtures("_serv2")
+@pytest.mark.parametrize("_serv2", ["one disk"], indirect=True)
+def test_a_roll_back_looks_at_files_and_sets_not_at_every_file_in_every_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def counted(what: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*words: Any, **how: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return what(*words, **how)
+
+        return call
+
+    def settling(files: int, sets: int) -> int:
+        nonlocal calls
+        copy = Copy(tmp_path / f"{files}-{sets}")
+        many_files(copy, files)
+        cut_often(copy, sets)
+        with monkeypatch.context() as patched:
+            for name in ("open", "stat", "lstat", "scandir"):
+                patched.setattr(os, name, counted(getattr(os, name)))
+            calls = 0
+            copy.settle()
+        return calls
+
+    assert settling(100, 60) < settling(100, 6) + settling(10, 60)
+
+
 CHANGES = ("rename", "link", "remove", "rmdir", "mkdir", "symlink", "chown", "chmod", "utime", "setxattr")
 STEPS = {f"os.{name}" for name in CHANGES}
 
@@ -279,6 +364,9 @@ def test_a_roll_back_killed_at_any_step_and_run_again(tmp_path: Path) -> None:
     assert backups.load(done.kept).why == manifest.ROLLBACK
     for one in backups.every():
         backups.recover(one.set)  # one that was made just before a kill is empty, and goes
+    for one in backups.every():
+        listed = [entry.path for entry in backups.entries(one.set) if entry.kind != manifest.FOLDER]
+        assert len(listed) == len(kept_files(one.set)), "no set lists what was taken out of it"
     assert [one.set for one in backups.every() if one.why == manifest.ROLLBACK] == [done.kept]
     copy.mirror()
 
