@@ -19,6 +19,9 @@ from clusterd.model import Service
 SEARCH = 3600.0
 """Seconds that rsync may take to say what is excluded."""
 
+MIRRORED = ("paths", "include", "exclude")
+"""What of a service's configuration says what is in the list."""
+
 
 class Was(NamedTuple):
     """One path of the list."""
@@ -60,7 +63,8 @@ def make(service: Service) -> str:
     path = _path(service.name)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with open(os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(json.dumps({"service": service.name, "id": made}) + "\n")
+        said = {field: getattr(service, field) for field in MIRRORED}
+        file.write(json.dumps({"service": service.name, "id": made, **said}) + "\n")
         for was in look(service):
             file.write(json.dumps(was) + "\n")
         file.flush()
@@ -70,16 +74,19 @@ def make(service: Service) -> str:
     return made
 
 
-def read(service: str, listing: str) -> dict[str, Was]:
-    """The list with that id, by path.
+def read(service: Service, listing: str) -> tuple[Service, dict[str, Was]]:
+    """The list with that id, by path, and the service with the paths and filters by which it was made.
 
     Raises:
         Failed: it is not there, or damaged.
     """
-    path = _path(service)
+    path = _path(service.name)
     try:
         with open(path, encoding="ascii") as file:
-            found = json.loads(file.readline())["id"]
+            head = json.loads(file.readline())
+            found = head["id"]
+            # An older version of the program did not write them down.
+            said: dict[str, Any] = {field: tuple(head[field]) for field in MIRRORED if field in head}
             known = {fields[0]: Was(*fields) for fields in map(json.loads, file)}
     except FileNotFoundError:
         raise Failed(f"{path}: the list of what was there before the pass is gone") from None
@@ -87,7 +94,7 @@ def read(service: str, listing: str) -> dict[str, Was]:
         raise Failed(f"{path}: damaged: {error}") from None
     if found != listing:
         raise Failed(f"{path}: is of another pass")
-    return known
+    return service._replace(**said), known
 
 
 def drop(service: str) -> None:
@@ -119,6 +126,11 @@ def walk(service: Service, opened: Opened) -> Iterator[tuple[str, os.stat_result
             lost = path == never and stat.S_ISDIR(about.st_mode)
             if not lost and not path.startswith(f"{never}/"):
                 yield path, about
+
+
+def covers(service: Service, path: str) -> bool:
+    """Whether `path` is below the service's paths, or is one of them; filters are not asked."""
+    return any(path == top.rstrip("/") or (top.endswith("/") and path.startswith(top)) for top in service.paths)
 
 
 def included(service: Service) -> list[str]:

@@ -56,10 +56,10 @@ def roll_back(service: Service, record: Record) -> Record:
     complete = record.generation()
     if not cut.listing:
         raise Failed("what was there before was not written down, because consistent was set to yes only afterwards")
-    known = generation.read(service.name, cut.listing)
+    then, known = generation.read(service, cut.listing)
     sets = _sets(cut)
     record, kept = _open_kept(record, cut)
-    way = Way(service, known, list(sets.values()), backups.files_folder(kept))
+    way = Way(service, then, known, list(sets.values()), backups.files_folder(kept))
     try:
         way.go()
         durable.sync(service.paths)

@@ -24,9 +24,12 @@ _HALF = re.compile(r"\.clusterd-half-[0-9a-f]{24}\Z")
 class Way:
     """From whatever a cut pass has left to the listed generation."""
 
-    def __init__(self, service: Service, known: dict[str, Was], sets: list[str], kept: str) -> None:
-        """`sets`: where the cut passes' backup sets have their files; `kept`: where what they brought is to go."""
+    def __init__(self, service: Service, then: Service, known: dict[str, Was], sets: list[str], kept: str) -> None:
+        """`then`: the service as it was configured for the list `known`; `sets`: where the cut passes' backup sets have
+        their files; `kept`: where what they brought is to go.
+        """
         self.service = service
+        self.then = then
         self.known = known
         self.sets = [os.path.realpath(each) for each in sets]
         """Where the old contents are, the oldest first: the first one that has a path has it as it was."""
@@ -35,7 +38,8 @@ class Way:
         self.left: dict[str, int] = {}
         """How many files stay in each set."""
         self.kept = os.path.realpath(kept)
-        self.inodes = {was.inode for was in known.values() if was.kind != stat.S_IFDIR}
+        self.inodes: set[int] = set()
+        """Of the listed files."""
         self.restored = 0
 
     def go(self) -> None:
@@ -47,8 +51,9 @@ class Way:
         """
         with Opened() as self.tree, Opened() as self.store:
             self._forget_halves(self.store, (path for path, _ in self.store.walk(self.kept)))
+            present = self._present()
+            self.inodes = {was.inode for was in self.known.values() if was.kind != stat.S_IFDIR}
             self._look_into_sets()
-            present = {path for path, _ in generation.walk(self.service, self.tree)}
             new = present - self.known.keys()
             new -= self._forget_halves(self.tree, new)
             for path in sorted(new, reverse=True):
@@ -60,6 +65,20 @@ class Way:
                 self._group(group)
             for was in reversed(folders):
                 self.tree.give(was.path, was.attributes)
+
+    def _present(self) -> set[str]:
+        """What is there of what was mirrored for the list and still is. What is mirrored only since is in no list, and
+        what is not any more is another's to change: neither is touched.
+        """
+        then = {path for path, _ in generation.walk(self.then, self.tree)}
+        if self.then == self.service:
+            return then
+        now = {path for path, _ in generation.walk(self.service, self.tree)}
+        gone = then - now
+        self.known = {
+            path: was for path, was in self.known.items() if path not in gone and generation.covers(self.service, path)
+        }
+        return then & now
 
     def _forget_halves(self, opened: Opened, found: Iterable[str]) -> set[str]:
         """Remove half copies of a roll back that was killed; returns them."""

@@ -3,6 +3,7 @@
 Both sides are folders of this machine: rsync runs as in a pass, but without the daemon; the receiving session is real.
 """
 
+import json
 import os
 import random
 import resource
@@ -466,6 +467,72 @@ def test_what_is_excluded_is_left_alone(tmp_path: Path) -> None:
     assert differences(before, now).keys() == {"cache", "cache/y", "gone.lock", "new", "new/late.lock"}
     assert (copy.copy / "a").read_text() == "old"
     assert not (copy.copy / "new" / "b").exists()
+
+
+@pytest.mark.usefixtures("_serv2")
+@pytest.mark.parametrize("change", ["a path more", "an exclude less"])
+def test_what_is_mirrored_only_since_the_list_was_made_is_left_alone(tmp_path: Path, change: str) -> None:
+    """None of it is in the list: it is not new for that."""
+    copy = Copy(tmp_path, exclude=("/home/",) if change == "an exclude less" else ())
+    (copy.files / "a").write_text("old")
+    copy.mirror()
+    home = copy.copy / "home" if copy.service.exclude else copy.target / "home"
+    home.mkdir()
+    (home / "mine").write_text("mine")
+    (copy.files / "a").write_text("newer")
+    (copy.files / "new").write_text("new")
+    cut_short(copy)
+    changed = {"exclude": ()} if copy.service.exclude else {"paths": (*copy.service.paths, f"{home}/")}
+    copy.service = copy.service._replace(**changed)
+    done = copy.settle()
+    assert (home / "mine").read_text() == "mine"
+    assert (copy.copy / "a").read_text() == "old"
+    assert not (copy.copy / "new").exists()
+    assert kept_content(done.kept) == {b"newer", b"new"}
+
+
+@pytest.mark.usefixtures("_serv2")
+@pytest.mark.parametrize("change", ["a path less", "an exclude more"])
+def test_what_is_not_mirrored_any_more_is_left_alone(tmp_path: Path, change: str) -> None:
+    """Another service may have it now, whose passes have put other files there: their old contents are in its sets."""
+    copy = Copy(tmp_path)
+    for name in ("a", "home/b", "home/gone"):
+        (copy.files / name).parent.mkdir(exist_ok=True)
+        (copy.files / name).write_text("old")
+    copy.mirror()
+    (copy.files / "a").write_text("newer")
+    (copy.files / "home" / "late").write_text("late")
+    cut_short(copy)
+    top = f"{copy.copy}/"
+    changed = {"paths": (f"{top}a",)} if change == "a path less" else {"exclude": ("/home/",)}
+    copy.service = copy.service._replace(**changed)  # type: ignore[arg-type]
+    (copy.copy / "home" / "b").unlink()
+    (copy.copy / "home" / "b").write_text("another's")
+    if change == "a path less":
+        (copy.copy / "home" / "gone").unlink()
+    before = look(copy.copy / "home")
+    copy.settle()
+    assert differences(before, look(copy.copy / "home")) == {}
+    assert (copy.copy / "a").read_text() == "old"
+
+
+@pytest.mark.usefixtures("_serv2")
+def test_a_list_that_does_not_say_what_was_mirrored(tmp_path: Path) -> None:
+    """As an older version of the program made them."""
+    copy = Copy(tmp_path, exclude=("*.lock",))
+    (copy.files / "a").write_text("old")
+    copy.mirror()
+    (copy.files / "a").write_text("newer")
+    (copy.files / "new").write_text("new")
+    cut_short(copy)
+    path = Path(generation._path("data"))
+    head, *rest = path.read_text().splitlines(keepends=True)
+    said = json.loads(head)
+    path.write_text("".join([json.dumps({"service": said["service"], "id": said["id"]}) + "\n", *rest]))
+    (copy.copy / "gone.lock").write_text("mine")
+    copy.settle()
+    assert sorted(each.name for each in copy.copy.iterdir()) == ["a", "gone.lock"]
+    assert (copy.copy / "a").read_text() == "old"
 
 
 @pytest.mark.usefixtures("_serv2")
