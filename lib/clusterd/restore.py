@@ -10,13 +10,16 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from clusterd import backups, log, manifest, model, mounts, ownership, run
-from clusterd.errors import Failed, NotPermitted, Usage
+from clusterd import backups, lock, log, manifest, model, mounts, ownership, run
+from clusterd.errors import Busy, Failed, NotPermitted, Usage
 from clusterd.manifest import FOLDER, Entry, Summary, shown
 from clusterd.model import Service
 
 LIMIT = 24 * 3600.0
 """Seconds that the copying may take."""
+
+WAIT = 30.0
+"""Seconds for which a pass is waited for."""
 
 COPY = (
     *("rsync", "-aHAX", "--numeric-ids", "--sparse", "--modify-window=-1", "--checksum"),
@@ -68,8 +71,10 @@ def choose(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
     return sorted(chosen.values())
 
 
-def check_holder(service: Service) -> None:
+def check_holder(service: Service) -> int:
     """Whether what is put back here stays: on another node than the holder the next pass would replace it again.
+
+    Returns the group's epoch.
 
     Raises:
         NotPermitted: this node is not the holder.
@@ -85,6 +90,7 @@ def check_holder(service: Service) -> None:
             f"{service.name}: not held here, so the next pass would overwrite what is put back; "
             f"put it into a folder with --to DIR and {where}"
         )
+    return record.epoch
 
 
 def places(service: Service) -> list[Place]:
@@ -166,6 +172,34 @@ def put_back(found: Summary, jobs: list[Job]) -> Summary:
     return made
 
 
+def put_back_here(
+    found: Summary, jobs: list[Job], service: Service, *, force: bool = False, wait: float = WAIT
+) -> Summary:
+    """The same as `put_back`, into the mirrored folders of `service`: no pass takes them half put back.
+
+    So no hand-over moves the group meanwhile; a takeover may. `force`: this node need not be the holder. `wait`:
+    seconds for a pass to end.
+
+    Raises:
+        Busy: a pass, a hand-over or a takeover does not end; nothing was put back.
+        NotPermitted: this node is not the holder.
+        Failed: not everything could be put back, or another node has taken the group meanwhile.
+    """
+    try:
+        mirror = lock.wait_for(f"mirror-{service.name}", wait)
+    except Busy as error:
+        raise Busy(f"{service.name}: a pass does not end: nothing was put back ({error})") from None
+    with mirror:
+        # A hand-over that begins after this finds the lock above taken, before it has stopped anything.
+        if lock.held(f"group-{service.home}"):
+            raise Busy(f"{service.home} is being handed over or taken over: nothing was put back; try again then")
+        epoch = None if force else check_holder(service)
+        made = put_back(found, jobs)
+        if epoch is not None:
+            _check_stayed(service, epoch, made)
+    return made
+
+
 def contained(folder: str) -> list[str]:
     """What to put before a command so that it follows no symlink below `folder`, which is not the root."""
     known = mounts.table()
@@ -175,6 +209,18 @@ def contained(folder: str) -> list[str]:
         *("unshare", "--mount", "--propagation", "private", "sh", "-ec", _FOLLOW_NOTHING),
         *(folder, *(word for mount in sorted(touched.items()) for word in mount), "--"),
     ]
+
+
+def _check_stayed(service: Service, epoch: int, made: Summary) -> None:
+    """Whether this node has been the holder, with that epoch, all the time."""
+    record = ownership.read(service.home)
+    if record.held_by(model.hostname()) and record.epoch == epoch:
+        return
+    kept = f" (what it replaced is in {made.set})" if made.entries else ""
+    raise Failed(
+        f"the group {service.home} has moved meanwhile: what was put back is not where it is served, and the "
+        f"next pass takes it away again{kept}; put it into a folder with --to DIR and copy it to the holder"
+    )
 
 
 def _copy(set_id: str, kept: str, job: Job) -> None:

@@ -6,14 +6,16 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from clusterd import backups, manifest, ownership, restore, run
-from clusterd.errors import Failed, NotPermitted, Usage
+from clusterd import backups, config, lock, manifest, mirror, ownership, restore, run
+from clusterd.errors import Busy, Failed, NotPermitted, Usage
 from clusterd.manifest import Summary
 
 if TYPE_CHECKING:
@@ -358,13 +360,68 @@ def test_a_disk_mounted_inside_the_tree(tree: Path) -> None:
 
 
 def test_only_the_holder_puts_back(tree: Path, pair_files: "Box") -> None:
-    from clusterd import config
-
     service = config.load(str(pair_files.conf)).services["smbd"]
     restore.check_holder(service)
     ownership.learn("serv1", 4, "serv2")
     with pytest.raises(NotPermitted, match=r"--to DIR and copy it to serv2, which holds serv1"):
         restore.check_holder(service)
+
+
+def test_while_files_are_put_back_no_pass_takes_them_half(tree: Path, pair_files: "Box", tmp_path: Path) -> None:
+    """So nothing is handed over either. If the group moves without a pass, the restore does not call itself done."""
+    (tree / "a").write_text("old")
+    found = replaced(tree, "a")
+    (tree / "a").write_text("new")
+    started, go = tmp_path / "started", tmp_path / "go"
+    wait = f"touch {started}; while [ ! -e {go} ]; do sleep 0.02; done"
+    pair_files.program("rsync", f'{wait}; exec {shutil.which("rsync")} "$@"')
+    settings = config.load(str(pair_files.conf))
+    with ThreadPoolExecutor() as pool:
+        restoring = pool.submit(pair_files.script, "restore_backup", found.set, "--all")
+        try:
+            while not started.exists() and not restoring.done():
+                time.sleep(0.02)
+            with pytest.raises(Busy):
+                mirror.run_pass(settings, settings.services["smbd"], settings.nodes["serv2"], leaving=True, wait=0)
+            ownership.learn("serv1", 9, "serv2")
+        finally:
+            go.touch()
+        done = restoring.result()
+    assert done.returncode == 1
+    kept = backups.every()[-1]
+    assert "the group serv1 has moved meanwhile: what was put back is not where it is served" in done.stderr
+    assert kept.why == manifest.RESTORE and kept.set in done.stderr
+
+
+def test_a_group_that_has_moved_and_come_back_meanwhile(
+    tree: Path, pair_files: "Box", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The passes from the other node have taken away what was put back before."""
+    (tree / "a").write_text("old")
+    found = replaced(tree, "a")
+    jobs = restore.plan(list(backups.entries(found.set)), [restore.Place(f"{tree}/", f"{tree}/")])
+    smbd = config.load(str(pair_files.conf)).services["smbd"]
+    monkeypatch.setattr(restore, "_copy", lambda *_: ownership.enter("serv1", 5, ownership.HELD))
+    with pytest.raises(Failed, match="has moved meanwhile"):
+        restore.put_back_here(found, jobs, smbd)
+
+
+@pytest.mark.parametrize("name", ["mirror-smbd", "group-serv1"])
+def test_nothing_is_put_back_during_a_pass_or_a_hand_over(tree: Path, pair_files: "Box", name: str) -> None:
+    (tree / "a").write_text("old")
+    found = replaced(tree, "a")
+    jobs = restore.plan(list(backups.entries(found.set)), [restore.Place(f"{tree}/", f"{tree}/")])
+    smbd = config.load(str(pair_files.conf)).services["smbd"]
+    with lock.Lock(name):
+        for force in (False, True):
+            with pytest.raises(Busy, match="nothing was put back"):
+                restore.put_back_here(found, jobs, smbd, force=force, wait=0.1)
+        assert not (tree / "a").exists()
+        elsewhere = tree.parent / "elsewhere"
+        elsewhere.mkdir()
+        assert pair_files.script("restore_backup", found.set, "--all", "--to", str(elsewhere)).returncode == 0
+    restore.put_back_here(found, jobs, smbd)
+    assert (tree / "a").read_text() == "old"
 
 
 def test_the_script(tree: Path, pair_files: "Box", tmp_path: Path) -> None:

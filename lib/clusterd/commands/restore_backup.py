@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from clusterd import backups, cli, config, manifest, restore, run
 from clusterd.errors import OK, Failed, Usage
 from clusterd.manifest import Entry, Summary, shown
+from clusterd.model import Service
 
 DESCRIPTION = """\
 Put files from a backup set back where they were, with owner, mode, times, ACLs, extended attributes and hard links.
@@ -48,23 +49,26 @@ def restore_backup(options: argparse.Namespace) -> int:
         return _show(found, list(backups.entries(found.set)), options.json)
     entries = list(backups.entries(found.set))
     chosen = entries if options.all else restore.choose(entries, options.paths)
-    places = restore.elsewhere(options.to) if options.to else _places(options, found)
-    jobs = restore.plan(chosen, places)
+    service = None if options.to else _service(options, found)
+    jobs = restore.plan(chosen, restore.places(service) if service else restore.elsewhere(options.to))
     if run.dry_run:
         return _dry(jobs, options.json)
-    made = restore.put_back(found, jobs)
+    if service:
+        made = restore.put_back_here(found, jobs, service, force=options.force)
+    else:
+        made = restore.put_back(found, jobs)
     return _report(found, chosen, made, options)
 
 
-def _places(options: argparse.Namespace, found: Summary) -> list[restore.Place]:
-    """Where the service's files belong, if this is the node to put them back on."""
+def _service(options: argparse.Namespace, found: Summary) -> Service:
+    """The service whose files they are, if this is the node to put them back on."""
     settings = config.load(options.config)
     service = settings.services.get(found.service)
     if service is None:
         raise Failed(f"{found.service}: there is no such service (any more): put its files into a folder with --to DIR")
     if not options.force:
         restore.check_holder(service)
-    return restore.places(service)
+    return service
 
 
 def _show(found: Summary, entries: list[Entry], as_json: bool) -> int:
