@@ -23,6 +23,8 @@ class Begin(NamedTuple):
     """What was changed here and there."""
     named: list[str]
     """What it will send, or touch, under a name as rsync gives to its temporary files."""
+    sent: list[str] | None = None
+    """All whose content it will send; None: too many, or an older program does not say."""
 
 
 class End(NamedTuple):
@@ -44,7 +46,8 @@ def begin(service: Service, message: dict[str, Any]) -> Begin:
         raise _nonsense("space")
     folders = [path for path in _paths(service, message, "folders") if os.path.realpath(path) == path.rstrip("/")]
     named = _paths(service, message, "named") if "named" in message else []
-    return Begin(space, folders, _paths(service, message, "both"), named)
+    sent = _paths(service, message, "sent") if message.get("sent") is not None else None
+    return Begin(space, folders, _paths(service, message, "both"), named, sent)
 
 
 def end(service: Service, message: dict[str, Any]) -> End:

@@ -97,10 +97,12 @@ while eval "[ \\"\\${{RSYNC_ARG$number+there}}\\" ]"; do
   eval "word=\\$RSYNC_ARG$number"
   case $state in
     folder) backup=$backup/$word state=options ;;
+    partial) [ "$word" = {paths.PARTIAL} ] || no "not with --partial-dir $word"; state=options ;;
     path) path=$path/$word ;;
     options) case $word in
       .) state=path ;;
       --backup-dir) state=folder ;;
+      --partial-dir) state=partial ;;
       --no-implied-dirs) implied=no ;;
       {"|".join(f"--{word}" for word in rsync.WORDS)}) ;;
       {"|".join(f"--{word}=*" for word in rsync.VALUES)}|-@[0-9-]*) ;;

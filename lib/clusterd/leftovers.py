@@ -1,32 +1,26 @@
 """What a pass leaves behind at the receiver when it is cut, and how one that still runs is ended.
 
-No file under its own name is ever half written: rsync writes to a temporary name first. What has such a name, or
-waits in rsync's folder of delayed updates, is removed; what was replaced or deleted already is in the backup set.
+No file under its own name is ever half written: rsync writes to a temporary name first. What is left of that is
+removed (tidying.py); what was replaced or deleted already is in the backup set.
 """
 
 import contextlib
 import os
-import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
-from clusterd import backups, guards, lock, log, model, ownership, passes, rsync, run
+from clusterd import backups, guards, lock, log, model, ownership, passes, rsync
 from clusterd.beneath import Opened
 from clusterd.errors import Busy, Failed
 from clusterd.model import Service
 from clusterd.passes import Record, Unfinished
 from clusterd.setback import Moment
-from clusterd.treewalk import walk
+from clusterd.tidying import forget_sent, tidy
 
 PATIENCE = 5.0
 """Seconds that an earlier pass, or its rsync, gets to end."""
-
-_LAG = 0.01
-"""Seconds by which file times lag behind the clock, which are those of the kernel's last tick."""
-_DELAYED = ".~tmp~"
-"""rsync's folder of whole files that are put into place at the end."""
 
 
 def recover(service: Service, *, before_start: bool = False) -> Record:
@@ -53,7 +47,8 @@ def recover(service: Service, *, before_start: bool = False) -> Record:
         return record
     owned = ownership.read(service.home)
     if before_start or owned.epoch <= cut.epoch or owned.holder != model.hostname():
-        record = tidy(service, record)
+        tidy(service, cut)
+    forget_sent(cut.set)
     kept = cut.set
     try:
         if not backups.ended(cut.set):
@@ -61,34 +56,13 @@ def recover(service: Service, *, before_start: bool = False) -> Record:
         kept = cut.set if backups.recover(cut.set).entries else ""
     except (Failed, Busy) as error:
         log.debug(str(error))
-    return passes.write(record._replace(unfinished=cut._replace(closed=True, set=kept)))
+    return closed(record, kept)
 
 
-def tidy(service: Service, record: Record) -> Record:
-    """Remove the temporary files of a cut pass: every other file is whole, the old one or the new one."""
-    cut = record.unfinished
-    assert cut is not None
-    # After a setback of the clock something may stay, until a pass is complete; what a user made before never goes.
-    since = cut.began - _LAG
-    doubtful = {}
-    with Opened() as opened:
-        for path, about in list(walk(service)):
-            parts = path.split("/")
-            if _DELAYED in parts:
-                delayed = parts.index(_DELAYED)
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(_DELAYED, dir_fd=opened.folder("/".join(parts[:delayed])))
-            elif rsync.TEMPORARY.match(parts[-1]) and stat.S_ISREG(about.st_mode) and about.st_ctime >= since:
-                doubtful[path] = about
-        # A user's file may be called like that: one that was sent under this name, or was here before.
-        for path in cut.named:
-            doubtful.pop(path, None)
-        for (path, about), birth in zip(doubtful.items(), births(list(doubtful)), strict=True):
-            # Where the file system does not know: rsync gives an old time to what is whole only.
-            if birth >= since or (birth == 0 and about.st_mtime >= since and about.st_nlink == 1):
-                fd, name = opened.above(path)
-                os.unlink(name, dir_fd=fd)
-    return record._replace(unfinished=cut._replace(closed=True))
+def closed(record: Record, kept: str) -> Record:
+    """Write down that the unfinished pass has nothing left to be tidied up; `kept`: its set, "" if it was empty."""
+    assert record.unfinished is not None
+    return passes.write(record._replace(unfinished=record.unfinished._replace(closed=True, set=kept)))
 
 
 def spare(cut: Unfinished) -> None:
@@ -107,16 +81,6 @@ def spare(cut: Unfinished) -> None:
             if itself or (about.st_dev != kept.st_dev and about.st_ctime < since):
                 fd, name = store.above(path)
                 os.unlink(name, dir_fd=fd)
-
-
-def births(found: Sequence[str]) -> list[float]:
-    """When each of these files was made, by the file system (where it keeps that); 0: not known."""
-    made: list[float] = []
-    for start in range(0, len(found), 500):
-        part = found[start : start + 500]
-        known = run.run(("stat", "--printf=%.W\\n", "--", *part), timeout=60, changes=False).stdout.split()
-        made += map(float, known) if len(known) == len(part) else [0.0] * len(part)
-    return made
 
 
 def above(service: Service) -> dict[str, tuple[int, int, int]]:

@@ -56,6 +56,8 @@ EVENTS = f"{LOG}/events.jsonl"
 
 SENTINEL = ".clusterd"
 """The file that lies in every mirrored tree, on both sides."""
+PARTIAL = ".clusterd-partial"
+"""The folder, in each one of a mirrored tree, in which rsync keeps what a pass has sent until all of it is there."""
 
 _PREFIX, _INSTALLED, _ = sys.prefix.partition("/lib/clusterd/venv")
 SBIN = f"{_PREFIX}/sbin" if _INSTALLED else "/usr/local/sbin"

@@ -20,16 +20,18 @@ from clusterd import (
     log,
     model,
     passes,
+    paths,
     rehome,
     setback,
     strays,
 )
 from clusterd.channel import Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
-from clusterd.leftovers import PATIENCE, above, births, end_rsync, put_back, recover, spare, tidy
+from clusterd.leftovers import PATIENCE, above, closed, end_rsync, put_back, recover, spare
 from clusterd.model import Config, Service
 from clusterd.passes import Done, Record, Returned, Unfinished
 from clusterd.setback import Moment
+from clusterd.tidying import births, forget_sent, note_sent, tidy
 from clusterd.treewalk import walk_since
 
 
@@ -85,6 +87,7 @@ class Session:
             "entries": self.record.entries(),
             "first": self.record.received is None and not self.record.sent,
             "returns": self.record.returns(self.epoch),
+            "partial": paths.PARTIAL,
         }
 
     def _answer(self, message: dict[str, Any]) -> bool:
@@ -139,6 +142,7 @@ class Session:
         set_id = backups.create(self.service.name, self.node, self.epoch)
         backups.note(set_id, unmirrored=[path for path, _ in self.found or ()], both=said.both)
         backups.keep_folders(set_id, said.folders)
+        note_sent(set_id, said.sent)
         self.record = passes.write(
             self.record._replace(
                 unfinished=Unfinished(
@@ -204,14 +208,16 @@ class Session:
         if not self.set:
             return {"set": "", "unmirrored": (), "both": (), "why": ""}
         why = "" if said.complete else daemon.complaints(self.service.name)
-        if not said.complete:
-            self.record = tidy(self.service, self.record)
-            if self.record.unfinished:
-                spare(self.record.unfinished)
+        if not said.complete and self.record.unfinished:
+            tidy(self.service, self.record.unfinished)
+            spare(self.record.unfinished)
+        forget_sent(self.set)
         if self.found:
             strays.note(self.service.name, self.set)
         summary = backups.finish(self.set, complete=said.complete, entries_hint=said.changes)
         self.set = ""
+        if not said.complete and self.record.unfinished:
+            self.record = closed(self.record, summary.set if summary.entries else "")
         marked = backups.entries(summary.set) if summary.unmirrored or summary.both else ()
         lost = [(entry.path, entry.unmirrored, entry.both) for entry in marked if entry.unmirrored or entry.both]
         self.untold = bool(self.found and lost)

@@ -113,6 +113,7 @@ def argv(
     backup: tuple[str, str] | None = None,
     max_delete: int = 0,
     progress: bool = False,
+    partial: bool = True,
 ) -> list[str]:
     """The command line of one run on the sender.
 
@@ -126,6 +127,7 @@ def argv(
         backup: the backup set's id and its folder for files; None: a dry run.
         max_delete: the cap on deletions, with `backup`.
         progress: have rsync print it.
+        partial: the peer takes our name for the folder of delayed updates; an older program does not.
     """
     set_id = backup[0] if backup else PLAN
     made = [
@@ -141,6 +143,8 @@ def argv(
     ]
     if backup:
         made += ["--delay-updates", "--backup", f"--backup-dir={backup[1]}", f"--max-delete={max_delete}"]
+        # By rsync's own name for it, .~tmp~, users have folders too: it would leave them out.
+        made += [f"--partial-dir={paths.PARTIAL}"] if partial else []
         made += [f"--bwlimit={service.bandwidth}"] if service.bandwidth else []
         made += ["--info=progress2"] if progress else []
     else:
@@ -158,7 +162,8 @@ def filters(service: Service) -> list[str]:
     """
     folders = [path for path in service.paths if path.endswith("/")]
     made = [f"+ {literal(path)}" for path in (*sorted(above(service.paths)), *service.paths)]
-    made += [f"- {literal(path)}lost+found/" for path in folders]
+    # p: it goes with a folder that is deleted.
+    made += [f"- {literal(path)}lost+found/" for path in folders] + [f"-p {paths.PARTIAL}/"]
     made += [f"+ {literal(path)}{paths.SENTINEL}" for path in folders]
     for sign, patterns in (("+", service.include), ("-", service.exclude)):
         for pattern in patterns:
@@ -215,7 +220,7 @@ _ACCEPTED = (
     *("acls", "xattrs", "numeric-ids", "sparse", "modify-window", "relative", "inc-recursive"),
     *("no-implied-dirs", "no-inc-recursive", "no-r", "delete", "delete-during", "max-delete", "delay-updates"),
     *("backup", "backup-dir", "timeout", "whole-file", "no-whole-file", "bwlimit", "stats", "verbose", "info"),
-    *("itemize-changes", "log-format"),
+    *("partial-dir", "itemize-changes", "log-format"),
 )
 """Options of the client that the receiving daemon takes; every other ends the transfer before it begins. The asterisk
 spares protect-args, with which it would wait for a second list of words.

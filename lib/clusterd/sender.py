@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from clusterd import log, passes, peer, rsync, run
+from clusterd.asked import Begin
 from clusterd.channel import Alive, Channel, Ended, Silent
 from clusterd.errors import BUSY, NOT_PERMITTED, Busy, ClusterdError, Failed, NotPermitted
 from clusterd.model import Config, Node, Service
@@ -103,16 +104,9 @@ class Control:
         self.count = int(answer["count"])
         self.unmirrored = {path: bool(old) for path, old in answer["unmirrored"]}
 
-    def begin(self, space: dict[str, int], folders: list[str], both: list[str], named: list[str]) -> tuple[str, str]:
-        """Files are going to change; returns the backup set and its folder for files.
-
-        Args:
-            space: bytes to be written there, by configured path.
-            folders: what is to be deleted and is a folder.
-            both: paths changed on both nodes.
-            named: what is sent that is called like one of rsync's temporary files.
-        """
-        answer = self.ask("begin", space=space, folders=folders, both=both, named=named)
+    def begin(self, said: Begin) -> tuple[str, str]:
+        """Files are going to change; returns the backup set and its folder for files."""
+        answer = self.ask("begin", **said._asdict())
         return answer["set"], answer["files"]
 
     def finish(self, *, complete: bool, entries: int, changes: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from clusterd import durable, guards, log, passes, peer, rehome, rsync, run, strays
+from clusterd import durable, guards, log, passes, paths, peer, rehome, rsync, run, strays
+from clusterd.asked import Begin
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Config, Node, Service
 from clusterd.passes import Done, Place
@@ -13,6 +14,8 @@ from clusterd.setback import Moment
 
 SLACK = 10
 """Deletions beyond the plan that are let through: files go while a pass runs."""
+LISTED = 100_000
+"""Files to be sent of which the receiver is told the names."""
 
 
 class ClocksApart(Failed):
@@ -85,7 +88,7 @@ class Pass:
         with Control(self.config, self.service, self.node, self.epoch) as control:
             # Both at once, over one connection: what the gate says can still end the look.
             control.connected()
-            looking = Run(self._argv())
+            looking = Run(self._argv(control))
             try:
                 control.hello()
                 self._check_peer(control)
@@ -141,7 +144,7 @@ class Pass:
     def _again(self, control: Control, seen: Run) -> Run:
         """Files that vanish while they are looked at are no trouble, unless they are still there: look again once."""
         if seen.code == rsync.VANISHED:
-            seen = Run(self._argv()).finish(control)
+            seen = Run(self._argv(control)).finish(control)
         if seen.code is None:
             raise control.lost()
         if seen.code not in (0, rsync.ERRORS, rsync.VANISHED):
@@ -190,18 +193,28 @@ class Pass:
         for path, place in self._folders().items():
             if not place.id:
                 self.places[path] = place._replace(id=guards.make_sentinel(self.service, path).id)
-        folders = [item.path for item in plan.output.deleted if item.folder]
-        named = [item.path for item in plan.output.items if rsync.TEMPORARY.match(os.path.basename(item.path))]
-        backup = control.begin(self._space(plan.output), folders, self._both(control), named)
+        backup = control.begin(self._said(control, plan.output))
         try:
             return self._send(control, plan, backup, progress)
         except ClusterdError as error:
             return self._report(False, backup_set=backup[0], problem=str(error))
 
+    def _said(self, control: Control, output: rsync.Output) -> Begin:
+        """What the receiver is to know before files change."""
+        sent = [item.path for item in output.items if item.sent]
+        return Begin(
+            self._space(sent),
+            folders=[item.path for item in output.deleted if item.folder],
+            both=self._both(control),
+            named=[item.path for item in output.items if rsync.TEMPORARY.match(os.path.basename(item.path))],
+            sent=sent if len(sent) <= LISTED else None,
+        )
+
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:
         cap = min(plan.limit, len(plan.output.deleted) + SLACK)
         # One run only: a second one would put its old versions in the place of the first one's, in the same set.
-        made = Run(self._argv(backup, cap, progress), progress).finish(control)
+        argv = self._argv(control, backup=backup, max_delete=cap, progress=progress)
+        made = Run(argv, progress).finish(control)
         items = made.output.items
         failed = made.code != 0 and not made.harmless(self.began.at)
         problem = made.why() if failed else self._still(cap, [item.path for item in items if item.sent])
@@ -240,7 +253,7 @@ class Pass:
             return str(error)
         return ""
 
-    def _argv(self, backup: tuple[str, str] | None = None, cap: int = 0, progress: bool = False) -> list[str]:
+    def _argv(self, control: Control, **how: Any) -> list[str]:
         shell, target = peer.shell(self.config, self.node)
         return rsync.argv(
             self.service,
@@ -249,14 +262,12 @@ class Pass:
             self.epoch,
             gate=peer.gate(self.config),
             timeout=self.config.mirror.timeout,
-            backup=backup,
-            max_delete=cap,
-            progress=progress,
+            partial=control.said.get("partial") == paths.PARTIAL,
+            **how,
         )
 
-    def _space(self, output: rsync.Output) -> dict[str, int]:
+    def _space(self, sent: list[str]) -> dict[str, int]:
         """Bytes that are to be written at the receiver, by configured path."""
-        sent = [item.path for item in output.items if item.sent]
         return {
             path: guards.needed(each for each in sent if each == path or each.startswith(path))
             for path in self.service.paths

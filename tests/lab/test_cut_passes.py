@@ -49,7 +49,7 @@ def mirror(lab: Lab, name: str) -> None:
 
 def sending(lab: Lab, _set: Path) -> bool:
     """Files arrive, and wait to be put in their place."""
-    return lab.path("serv2", f"{LEDGER}/.~tmp~").exists()
+    return lab.path("serv2", f"{LEDGER}/.clusterd-partial").exists()
 
 
 def replacing(_lab: Lab, set_: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterd import notify
+from clusterd import notify, paths
 from unit.randomtree import NAMES, differences, look
 from unit.site import wait
 from unit.test_mirror import go, sets
@@ -115,7 +115,7 @@ def test_a_cut_pass_is_rolled_back(two: Two, kill: object) -> None:
         (two.data / f"more{number}").write_bytes(os.urandom(100_000))
     process = begin(two)
     assert open_set(two)
-    wait((two.copy / ".~tmp~").exists)
+    wait((two.copy / paths.PARTIAL).exists)
     kill(two, process)  # type: ignore[operator]
     process.wait()
     code = (

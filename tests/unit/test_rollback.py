@@ -20,7 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import backups, generation, leftovers, manifest, model, ownership, passes, receiver, rollback, rsync
+from clusterd import (
+    backups,
+    generation,
+    leftovers,
+    manifest,
+    model,
+    ownership,
+    passes,
+    paths,
+    receiver,
+    rollback,
+    rsync,
+)
 from clusterd.errors import Failed
 from unit.randomtree import Gardener, differences, look
 
@@ -212,7 +224,7 @@ def test_a_pass_cut_anywhere_is_rolled_back_exactly(tmp_path: Path, seed: int) -
 
 def whole(name: str) -> bool:
     """Not one of rsync's own."""
-    return ".~tmp~" not in name and not rsync.TEMPORARY.match(os.path.basename(name))
+    return paths.PARTIAL not in name and not rsync.TEMPORARY.match(os.path.basename(name))
 
 
 @pytest.mark.usefixtures("_serv2")

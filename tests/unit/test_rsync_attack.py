@@ -216,6 +216,8 @@ def test_an_option_of_the_attackers_own(attack: Attack, option: str, where: str)
         {"before": ["-e", "--backup-dir"]},
         {"before": ["--backup-dir", "{node}/etc"]},
         {"behind": ["--backup-dir", "{node}/etc"]},
+        {"before": ["--partial-dir", "{node}/etc"]},
+        {"behind": ["--partial-dir", "../etc"]},
         {"behind": ["data/", "."]},
         {"path": ["data/../../etc/"]},
         {"path": ["data{node}/etc/"]},
@@ -295,7 +297,8 @@ def test_every_word_of_the_real_sender_passes(attack: Attack) -> None:
     script = daemon.hook("data", "/set/files", ())
     said = [
         *("--server", "-blWHogDtpAXrRSe.iLsfxCIvu", "--log-format=%i", "--timeout=30", "--bwlimit=100"),
-        *("--backup-dir", "/set/files", "--max-delete=4", "--delete", "--stats", "-@-1", "--delay-updates"),
+        *("--backup-dir", "/set/files", "--max-delete=4", "--delete", "--stats", "-@-1"),
+        *("--partial-dir", paths.PARTIAL, "--delay-updates"),
         *("--numeric-ids", "--no-implied-dirs", "--modify-window=-1", "--info=FLIST1", "--no-r", "--delete-during"),
         *(".", "/"),
     ]
@@ -306,7 +309,7 @@ def test_every_word_of_the_real_sender_passes(attack: Attack) -> None:
 
 def test_what_was_tried(record_property: Any) -> None:
     """The last one, for the last line of the run."""
-    count = len(FOR_THE_OTHER_SIDE) + len(FOR_THE_OTHER_SIDE[::8]) + 18 + 26 + 4
+    count = len(FOR_THE_OTHER_SIDE) + len(FOR_THE_OTHER_SIDE[::8]) + 20 + 26 + 4
     record_property(
         "tried", f"receiving rsync: {count} attacks by a peer with the key; nothing outside read or written"
     )

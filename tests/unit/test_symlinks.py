@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clusterd import backups, leftovers, passes, paths, restore, retention
+from clusterd import backups, passes, paths, restore, retention, tidying
 from clusterd.errors import ClusterdError
 from unit.randomtree import Gardener, look
 from unit.test_rollback import Copy, cut_short, service
@@ -36,7 +36,7 @@ def _serv2(box: "Box", hostname: Callable[[str], None]) -> None:
 def outside(tmp_path: Path) -> Path:
     """What nobody may touch: it has the names that the tree has."""
     made = tmp_path / "outside"
-    for folder in (made, made / "sub", made / ".~tmp~"):
+    for folder in (made, made / "sub", made / paths.PARTIAL):
         folder.mkdir(exist_ok=True)
         for name in ("a", "b", "new", ".x.AbCdEf"):
             (folder / name).write_text("precious")
@@ -115,11 +115,11 @@ def test_tidying_up_while_a_folder_is_swapped(tmp_path: Path, outside: Path, mon
     (copy.files / "sub" / "a").write_text("newer")
     cut_short(copy)
     for name in ("sub", "other"):
-        (copy.copy / name / ".~tmp~").mkdir()
-        (copy.copy / name / ".~tmp~" / "a").touch()
+        (copy.copy / name / paths.PARTIAL).mkdir()
+        (copy.copy / name / paths.PARTIAL / "a").touch()
         (copy.copy / name / ".x.AbCdEf").touch()
     before = look(outside)
-    births = leftovers.births
+    births = tidying.births
 
     def swapped(found: list[str]) -> list[float]:
         made = births(found)
@@ -128,9 +128,10 @@ def test_tidying_up_while_a_folder_is_swapped(tmp_path: Path, outside: Path, mon
             (copy.copy / name).symlink_to(outside)
         return made
 
-    monkeypatch.setattr(leftovers, "births", swapped)
-    with contextlib.suppress(OSError):
-        leftovers.tidy(copy.service, passes.read("data"))
+    monkeypatch.setattr(tidying, "births", swapped)
+    cut = passes.read("data").unfinished
+    assert cut
+    tidying.tidy(copy.service, cut)
     assert look(outside) == before
 
 
