@@ -112,6 +112,13 @@ class Record(NamedTuple):
     held: Held | None = None
     home: str = ""
     """The group whose epochs these are; "": an older version of the program did not write it down. See rehome.py."""
+    paths: tuple[str, ...] = ()
+    """What the last complete pass mirrored, whatever a person has said of `places` since; likewise."""
+
+    def new(self, configured: Iterable[str]) -> list[str]:
+        """Those of the configured paths that were not mirrored by the last complete pass."""
+        known = self.paths or tuple(self.places)
+        return [each for each in configured if known and each not in known]
 
     def generation(self) -> float | None:
         """When the last complete pass to here began; None if this node itself has been the holder since, or ever was.
@@ -205,6 +212,7 @@ def write(record: Record) -> Record:
             "returned": record.returned and record.returned._asdict(),
             "held": record.held and record.held._asdict(),
             "home": record.home,
+            "paths": record.paths,
         },
     )
     return record
@@ -229,13 +237,18 @@ def hold(service: str, epoch: int) -> None:
 
 def complete_sent(record: Record, done: Done, places: dict[str, Place]) -> Record:
     """A pass from here to `done.node` is complete: this node's files are the ones that count."""
-    return write(record._replace(sent={**record.sent, done.node: done}, unfinished=None, places=places, returned=None))
+    sent = {**record.sent, done.node: done}
+    return write(_complete(record._replace(sent=sent), places))
 
 
 def complete_received(record: Record, done: Done, places: dict[str, Place]) -> Record:
     """A pass from `done.node` to here is complete."""
     held = record.held and record.held._replace(yielded=True)
-    return write(record._replace(received=done, unfinished=None, places=places, returned=None, held=held))
+    return write(_complete(record._replace(received=done, held=held), places))
+
+
+def _complete(record: Record, places: dict[str, Place]) -> Record:
+    return record._replace(unfinished=None, returned=None, places=places, paths=tuple(places))
 
 
 def freshness(service: str) -> tuple[float, bool] | None:
@@ -294,4 +307,5 @@ def _record(fact: dict[str, Any]) -> Record:
         Returned(returned["epoch"], tuple((name, old) for name, old in returned["unmirrored"])) if returned else None,
         Held(**fact["held"]) if fact.get("held") else None,
         fact.get("home", ""),
+        tuple(fact.get("paths", ())),
     )

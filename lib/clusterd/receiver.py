@@ -86,6 +86,7 @@ class Session:
             "ids": {path: place.id for path, place in places.items()},
             "entries": self.record.entries(),
             "first": self.record.received is None and not self.record.sent,
+            "new": self.record.new(self.service.paths),
             "returns": self.record.returns(self.epoch),
             "partial": paths.PARTIAL,
         }

@@ -4,8 +4,9 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from clusterd import durable, guards, log, passes, paths, peer, rehome, rsync, run, strays
+from clusterd import deletions, durable, guards, log, passes, paths, peer, rehome, rsync, run, strays
 from clusterd.asked import Begin
+from clusterd.deletions import Plan
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Config, Node, Service
 from clusterd.passes import Done, Place
@@ -45,16 +46,6 @@ class Report(NamedTuple):
     """Why it is not complete, or what else is to be said."""
     plan: tuple[rsync.Item, ...] = ()
     """With --dry-run: what would be done."""
-
-
-class Plan(NamedTuple):
-    """What a pass would do."""
-
-    output: rsync.Output
-    limit: int
-    """So many deletions are allowed."""
-    seen: int
-    """Files last seen, of which the limit may be a percentage."""
 
 
 class Pass:
@@ -98,7 +89,7 @@ class Pass:
             seen = self._again(control, seen)
             if run.dry_run:
                 return self._dry(control, seen)
-            plan = self._plan(control, seen)
+            plan = self._hold(control, seen)
             if not seen.output.items and seen.code == 0 and all(place.id for place in self._folders().values()):
                 control.finish(complete=True, entries=self._entries(seen))
                 self._remember(seen)
@@ -108,7 +99,7 @@ class Pass:
     def _dry(self, control: Control, seen: Run) -> Report:
         """What would be done, or would be refused."""
         try:
-            self._plan(control, seen)
+            self._hold(control, seen)
         except Failed as error:
             return self._report(False, plan=seen.output.items, problem=str(error))
         return self._report(True, plan=seen.output.items)
@@ -153,39 +144,8 @@ class Pass:
             raise Failed(f"{self.service.name} to {self.node.name}: {seen.why()}; nothing was changed")
         return seen
 
-    def _plan(self, control: Control, seen: Run) -> Plan:
-        """Hold the deletions against the budget.
-
-        Raises:
-            Failed: there are more.
-        """
-        first, returns = control.said["first"], control.said["returns"]
-        if seen.output.items and (returns or (first and self.by_hand)):
-            control.look()
-        known = control.count if first else (self.record.entries() or control.said["entries"] or 0)
-        limit = guards.budget(self.by_hand or self.service.max_delete, known)
-        if first and not self.by_hand:
-            limit = 0
-        deleted = [item.path for item in seen.output.deleted]
-        lost = [path for path in deleted if path in control.unmirrored]
-        # On the way back there is one budget for what was deleted here, and one for what was only ever there.
-        if max(len(deleted) - len(lost), len(lost)) > limit:
-            raise Failed(self._too_many(len(deleted), len(lost), limit, known, first))
-        return Plan(seen.output, limit + (limit if lost else 0), known)
-
-    def _too_many(self, deleted: int, lost: int, limit: int, known: int, first: bool) -> str:
-        where, name = self.node.name, self.service.name
-        do = f"mirror_service {name} --max-delete {deleted}"
-        if first:
-            return (
-                f"{name}: the first pass would delete {deleted} files that are on {where} and not here; nothing was "
-                f"changed. See which: mirror_service {name} --dry-run --max-delete {deleted}; if they may go: {do}"
-            )
-        written = f", {lost} of them written there and never mirrored" if lost else ""
-        return (
-            f"{name}: {deleted} files would be deleted on {where}{written}; allowed are {limit} (max_delete, of "
-            f"{known} last seen); nothing was changed. They would be kept in a backup set; if they may go: {do}"
-        )
+    def _hold(self, control: Control, seen: Run) -> Plan:
+        return deletions.hold(control, self.service, seen.output, self.record.entries(), self.by_hand)
 
     def _apply(self, control: Control, plan: Plan, progress: bool) -> Report:
         """Carry the plan out."""

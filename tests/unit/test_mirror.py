@@ -410,6 +410,42 @@ def test_a_first_pass_onto_foreign_files_is_refused(two: Two) -> None:
     assert kept(two, "foreign") == "precious"
 
 
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_path_that_is_new_has_a_first_pass_of_its_own(two: Two, accepted: bool) -> None:
+    """Whatever max_delete allows; and also where a person has said that mounts are right as they are now."""
+    fill(two)
+    mine, theirs = two.node / "home", two.other / "home"
+    for folder in (mine, theirs):
+        folder.mkdir()
+    (mine / "mine").write_text("x")
+    (theirs / "foreign").write_text("precious")
+    two.configure(paths_text=f"{two.data}/, {mine}/")
+    if accepted:
+        two.there_python("from clusterd import passes; passes.forget_places('data')")
+    (two.data / "file1").unlink()
+    first = f"the first pass of {mine}/ would delete 1 files that are on serv2 and not here"
+    assert "mirror_service data --max-delete 2" in refused(two, Failed, first)
+    dry = two.script("mirror_service", "--dry-run", "data")
+    assert first in dry.stdout + dry.stderr
+    report = go(two, max_delete="2")
+    assert (report.ok, report.deleted) == (True, 2)
+    [found] = (two.other / "state/backups").glob(f"*/files{mine}/foreign")
+    assert found.read_text() == "precious"
+    (theirs / "foreign").write_text("as in any other path")
+    assert go(two).deleted == 1
+
+
+def test_a_peer_that_has_not_written_down_its_paths(two: Two) -> None:
+    """Its program was older at the last complete pass."""
+    fill(two)
+    two.there_python("from clusterd import passes; passes.write(passes.read('data')._replace(paths=()))")
+    (two.data / "file1").unlink()
+    assert go(two).deleted == 1
+    two.there_python("from clusterd import passes; passes.write(passes.read('data')._replace(paths=(), places={}))")
+    (two.data / "file2").unlink()
+    assert go(two).deleted == 1
+
+
 def test_clocks_too_far_apart(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(two)
     true = time.time
