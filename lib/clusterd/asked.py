@@ -4,6 +4,7 @@ Every path in it is one below the service's own, in its shortest form: nothing t
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from clusterd import backups
@@ -25,6 +26,8 @@ class Begin(NamedTuple):
     """What it will send, or touch, under a name as rsync gives to its temporary files."""
     sent: list[str] | None = None
     """All whose content it will send; None: too many, or an older program does not say."""
+    kept: Sequence[str] = ()
+    """What it will replace or delete; an older program does not say."""
 
 
 class End(NamedTuple):
@@ -47,7 +50,8 @@ def begin(service: Service, message: dict[str, Any]) -> Begin:
     folders = [path for path in _paths(service, message, "folders") if os.path.realpath(path) == path.rstrip("/")]
     named = _paths(service, message, "named") if "named" in message else []
     sent = _paths(service, message, "sent") if message.get("sent") is not None else None
-    return Begin(space, folders, _paths(service, message, "both"), named, sent)
+    kept = _paths(service, message, "kept") if "kept" in message else []
+    return Begin(space, folders, _paths(service, message, "both"), named, sent, kept)
 
 
 def end(service: Service, message: dict[str, Any]) -> End:

@@ -6,6 +6,7 @@ mirrored folder on both sides, the file system that it is on is remembered, and 
 
 import math
 import os
+import stat
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -14,6 +15,11 @@ from clusterd import model, mounts, ownership, passes, paths, state
 from clusterd.errors import Failed, NotPermitted
 from clusterd.model import Service
 from clusterd.passes import Place, Record
+
+_BLOCK = 4096
+"""Bytes that a file system gives at least to a file with any content, and to a folder."""
+_MARGIN, _OWN = 1 << 20, 10
+"""Bytes and inodes for what a backup set has beside the old files, and for what is written there meanwhile."""
 
 
 class Sentinel(NamedTuple):
@@ -236,6 +242,41 @@ def free_space(path: str) -> int:
     """Bytes that root can still write where `path` is or will be."""
     found = os.statvfs(existing(path))
     return found.f_bfree * found.f_frsize
+
+
+def check_room(service: Service, old: Iterable[str]) -> None:
+    """Whether the disk of the backup sets takes copies of these old files; those of the same disk are only moved.
+
+    rsync itself would not notice in time: a symlink that could not be copied there it takes for kept.
+
+    Raises:
+        Failed: it does not.
+    """
+    sets = existing(paths.BACKUPS)
+    device = os.stat(sets).st_dev
+    size, names = 0, set()
+    for path in old:
+        try:
+            about = os.lstat(path)
+        except OSError:
+            continue
+        if about.st_dev != device and path not in names:
+            names.add(path)
+            # rsync fills the holes of what it copies there.
+            size += math.ceil(about.st_size / _BLOCK) * _BLOCK if stat.S_ISREG(about.st_mode) else 0
+            while (path := os.path.dirname(path)) not in names and path != "/":
+                names.add(path)
+                size += _BLOCK
+    if not names:
+        return
+    size, inodes = size + _MARGIN, len(names) + _OWN
+    free, left = free_space(sets), os.statvfs(sets)
+    if size > free or (left.f_files and inodes > left.f_ffree):
+        raise Failed(
+            f"{service.name}: {paths.BACKUPS}: the old files take {size / 2**20:.1f} MiB and {inodes} inodes, "
+            f"{free / 2**20:.1f} MiB and {left.f_ffree} are free on {model.hostname()}: nothing was changed; make room "
+            "there (purge_backups)"
+        )
 
 
 def existing(path: str) -> str:

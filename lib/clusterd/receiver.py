@@ -136,6 +136,7 @@ class Session:
         guards.check_sender(self.service, self.node, self.epoch)
         said = asked.begin(self.service, message)
         self.check_space(said.space)
+        guards.check_room(self.service, said.kept)
         if self._since() is not None and self.found is None:
             self._look()
         earlier, listing = self._generation()

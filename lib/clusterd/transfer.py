@@ -168,6 +168,7 @@ class Pass:
             both=self._both(control),
             named=[item.path for item in output.items if rsync.TEMPORARY.match(os.path.basename(item.path))],
             sent=sent if len(sent) <= LISTED else None,
+            kept=[item.path for item in output.items if item.kept],
         )
 
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:

@@ -519,6 +519,8 @@ credible: dict[str, st.SearchStrategy[Any]] = {
     "space": st.dictionaries(some_path, st.integers(-1, 10**20), max_size=2),
     "folders": st.lists(some_path, max_size=3),
     "both": st.lists(some_path, max_size=3),
+    "sent": st.lists(some_path, max_size=3),
+    "kept": st.lists(some_path, max_size=3),
     "complete": st.booleans(),
     "entries": st.integers(-1, 10**20),
     "changes": st.lists(st.tuples(some_path, st.sampled_from(["replaced", "deleted", "x"])).map(list), max_size=3),
@@ -622,7 +624,10 @@ def test_what_is_taken_from_a_message_is_below_the_service(
             taken: Any = read(service, fact)
         except Failed:
             continue
-        named = [*taken.folders, *taken.both] if isinstance(taken, asked.Begin) else [path for path, _ in taken.changes]
+        if isinstance(taken, asked.Begin):
+            named = [*taken.folders, *taken.both, *taken.named, *(taken.sent or ()), *taken.kept]
+        else:
+            named = [path for path, _ in taken.changes]
         for path in named:
             assert os.path.normpath(path) == path.rstrip("/")
             assert path.startswith(f"{data}/") or path == data

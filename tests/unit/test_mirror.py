@@ -615,6 +615,48 @@ def test_a_disk_that_is_too_small_is_noticed_before(two: Two) -> None:
     assert two.there("cat", f"{two.data}/small").stdout == "x"
 
 
+def test_a_disk_of_the_backup_sets_that_is_too_small_is_noticed_before(two: Two) -> None:
+    """rsync counts a symlink or a fifo as kept even if it could not be copied there, and replaces or deletes it."""
+    (two.data / "big").write_bytes(os.urandom(3 << 20))
+    os.mkfifo(two.data / "fifo")
+    for number in range(20):
+        (two.data / f"link{number}").symlink_to("first")
+    assert go(two).ok
+    sets = f"{two.node}/state/backups"
+    two.there("mkdir", "-p", sets)
+    two.there("mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=20", "disk", sets)
+    (two.data / "fifo").unlink()
+    for number in range(20):
+        (two.data / f"link{number}").unlink()
+        (two.data / f"link{number}").symlink_to("big")
+    refused(
+        two, Failed, f"{sets}: the old files take .* MiB and 3[0-9] inodes, .* and 19 are free on serv2: nothing was"
+    )
+    two.there("mount", "-o", "remount,nr_inodes=1000", sets)
+    (two.data / "big").write_bytes(os.urandom(3 << 20))
+    refused(
+        two, Failed, r"the old files take [34]\.[0-9] MiB .*, [12]\.[0-9] MiB .* are free on serv2: nothing was changed"
+    )
+    assert two.there("ls", "-A", sets).stdout == "", "no set was begun"
+    two.there("mount", "-o", "remount,size=9m", sets)
+    report = go(two)
+    assert report.ok, report.problem
+    assert len(two.there("find", sets, "-name", "link*").stdout.split()) == 20
+    assert tree(two.data) == tree(two.copy)
+
+
+def test_on_one_disk_old_files_need_no_room(two: Two) -> None:
+    """They are moved: a disk that is full can be tidied up at the sender."""
+    two.there("mount", "-t", "tmpfs", "-o", "size=6m", "disk", f"{two.node}")
+    two.there("sh", "-c", f"cd {two.other} && cp -a conf state run log data etc {two.node}/")
+    (two.data / "big").write_bytes(os.urandom(3 << 20))
+    assert go(two).ok
+    two.there("sh", "-c", f"head -c 2500000 /dev/zero > {two.node}/nearly-full")
+    (two.data / "big").unlink()
+    report = go(two)
+    assert (report.ok, report.deleted) == (True, 1), report.problem
+
+
 def test_a_disk_that_gets_full_is_told_and_the_old_files_stay(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     two.there("mount", "-t", "tmpfs", "-o", "size=2m", "disk", str(two.data))
     (two.data / "small").write_text("x")
