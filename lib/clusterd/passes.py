@@ -113,12 +113,13 @@ class Record(NamedTuple):
     home: str = ""
     """The group whose epochs these are; "": an older version of the program did not write it down. See rehome.py."""
     paths: tuple[str, ...] = ()
-    """What the last complete pass mirrored, whatever a person has said of `places` since; likewise."""
+    """What the last pass that began mirrored, whatever a person has said of `places` since; likewise."""
 
     def new(self, configured: Iterable[str]) -> list[str]:
-        """Those of the configured paths that were not mirrored by the last complete pass."""
+        """Those of the configured paths that no pass has mirrored yet, nor a folder above them."""
         known = self.paths or tuple(self.places)
-        return [each for each in configured if known and each not in known]
+        folders = tuple(each for each in known if each.endswith("/"))
+        return [each for each in configured if known and each not in known and not each.startswith(folders)]
 
     def generation(self) -> float | None:
         """When the last complete pass to here began; None if this node itself has been the holder since, or ever was.

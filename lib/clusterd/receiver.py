@@ -159,6 +159,7 @@ class Session:
                     setbacks=began.setbacks,
                 ),
                 returned=Returned(self.epoch, self.found) if self.found is not None else self.record.returned,
+                paths=self.service.paths,  # what is there from now on came from the sender, or may be deleted
             )
         )
         self.set = set_id

@@ -16,7 +16,9 @@ from clusterd.setback import Moment
 SLACK = 10
 """Deletions beyond the plan that are let through: files go while a pass runs."""
 LISTED = 100_000
-"""Files to be sent of which the receiver is told the names."""
+"""Files to be sent of which the receiver is told the names..."""
+KEPT = 500_000
+"""...and files to be replaced or deleted: one message does not take any number (channel.py)."""
 
 
 class ClocksApart(Failed):
@@ -162,13 +164,14 @@ class Pass:
     def _said(self, control: Control, output: rsync.Output) -> Begin:
         """What the receiver is to know before files change."""
         sent = [item.path for item in output.items if item.sent]
+        kept = [item.path for item in output.items if item.kept]
         return Begin(
             self._space(sent),
             folders=[item.path for item in output.deleted if item.folder],
             both=self._both(control),
             named=[item.path for item in output.items if rsync.TEMPORARY.match(os.path.basename(item.path))],
             sent=sent if len(sent) <= LISTED else None,
-            kept=[item.path for item in output.items if item.kept],
+            kept=kept if len(kept) <= KEPT else (),
         )
 
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:

@@ -435,6 +435,38 @@ def test_a_path_that_is_new_has_a_first_pass_of_its_own(two: Two, accepted: bool
     assert go(two).deleted == 1
 
 
+def test_a_path_that_is_new_is_not_new_any_more_once_a_pass_has_begun(two: Two) -> None:
+    """Though that one was not completed: what is there now came from here."""
+    fill(two)
+    mine, theirs = two.node / "home", two.other / "home"
+    for folder in (mine, theirs):
+        folder.mkdir()
+    (mine / "unreadable").touch()
+    (mine / "lock").symlink_to("nowhere")
+    two.configure(paths_text=f"{two.data}/, {mine}/")
+    subprocess.run(["mount", "--bind", "/proc/self/mem", mine / "unreadable"], check=True)
+    try:
+        assert not go(two).ok
+    finally:
+        subprocess.run(["umount", mine / "unreadable"], check=True)
+    assert os.path.lexists(theirs / "lock")
+    (mine / "lock").unlink()
+    report = go(two)
+    assert (report.ok, report.deleted) == (True, 1)
+
+
+def test_a_path_that_is_narrowed_is_not_new(two: Two) -> None:
+    for name in ("one", "other"):
+        (two.data / name).mkdir()
+        for number in range(20):
+            (two.data / name / f"file{number}").write_text("x")
+    fill(two)
+    two.configure(paths_text=f"{two.data}/one/, {two.data}/other/")
+    (two.data / "one" / "file1").unlink()
+    report = go(two)
+    assert (report.ok, report.deleted) == (True, 1)
+
+
 def test_a_peer_that_has_not_written_down_its_paths(two: Two) -> None:
     """Its program was older at the last complete pass."""
     fill(two)
