@@ -101,9 +101,10 @@ class Duties:
 
     def _look(self) -> None:
         one, two = self.world.machines.values()
-        quiet, reach = self._quiet(), (self._reach(one), self._reach(two))
+        quiet, reach = self.quiet(), (self._reach(one), self._reach(two))
         well = quiet and one.listening() and two.listening() and not self._at_work(one, two)
         well &= not (one.full or two.full)  # what a disk does not take is done when it does
+        well &= not (one.damaged or two.damaged)
         if not well:
             self.since.clear()
         for machine, other, counts in ((one, two, reach), (two, one, reach[::-1])):
@@ -131,7 +132,7 @@ class Duties:
             self.since[key] = self.world.clock.now
             self.world.violated(due)
 
-    def _quiet(self) -> bool:
+    def quiet(self) -> bool:
         """Whether no datagram is lost or late by chance."""
         cables = self.world.cables
         return not any(

@@ -46,7 +46,7 @@ from clusterd import (
 )
 from clusterd import config as configuration
 from clusterd.commands import release, takeover
-from clusterd.errors import Busy
+from clusterd.errors import Busy, Failed
 from clusterd.model import Config, Service
 from clusterd.network import Place
 from clusterd.services import Outcome
@@ -55,6 +55,8 @@ from simulation.machine import Later
 
 
 def _read(path: str) -> Any:
+    if path in present.world.here().damaged:
+        raise Failed(f"{path}: damaged")
     fact = present.world.here().disk.get(path)
     return dict(fact) if isinstance(fact, dict) else fact
 

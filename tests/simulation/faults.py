@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from clusterd import ownership, setback
+from clusterd import ownership, paths, setback
 from clusterd.model import Config
 from simulation import scripts
 from simulation.cables import HEARTBEAT, LAN, Cut
@@ -25,6 +25,16 @@ FULL = "disk full"
 """The fault that is drawn by itself; see filled."""
 FILLED = 0.15
 """The share of days on which a node's disk is full for a while."""
+DAMAGED = "record damaged"
+"""Likewise; see damaged."""
+SPOILT = 0.02
+"""The share of days on which a group's record is damaged, in the end..."""
+QUIET = 10.0
+"""...so many seconds after everything else..."""
+REPLACED = 13.0
+"""...and for so long: then a person removes it. Before that another node has the group..."""
+TAKEN = 11.5
+"""...by then: its lease must end, and nobody have it for 6 s."""
 IN_COMPANY = 0.1
 """Of how many days all faults come at about the same time."""
 
@@ -72,7 +82,7 @@ def fenced(seed: int, settings: Settings, *, always: bool = False) -> Settings:
 def draw(rng: random.Random, config: Config, only: tuple[str, ...] = ()) -> list[Fault]:
     """A bad day; `only` faults of those names, if any are named."""
     nodes, hosts = tuple(config.nodes), config.reference
-    drawn = [name for name in _EFFECTS if name != FULL]
+    drawn = [name for name in _EFFECTS if name not in (FULL, DAMAGED)]
     names = list(only or (*_CUTS, *drawn, "power", "power", "kill script", "freeze", "loss"))
     if len(nodes) == PAIR:
         names = [name for name in names if name != "apart everywhere"]  # of a pair that is the stated exception
@@ -100,6 +110,16 @@ def filled(seed: int, nodes: tuple[str, ...], bad: list[Fault]) -> list[Fault]:
     at = max(FIRST[0], lot.choice(bad).at + lot.uniform(-0.3, 0.3))
     lasts = min(LONGEST, lot.choice((0.2, 0.5, 2.0)) * lot.expovariate(1.0) + 0.05)
     return sorted([*bad, Fault(at, lasts, FULL, node, _another(lot, nodes, node), "")])
+
+
+def damaged(seed: int, nodes: tuple[str, ...], bad: list[Fault]) -> list[Fault]:
+    """On some days, when all else is over, the record of a group that a node has is damaged."""
+    lot = random.Random(f"record {seed}")
+    if lot.random() > SPOILT:
+        return bad
+    node = lot.choice(nodes)
+    at = max(fault.at + fault.lasts for fault in bad) + QUIET
+    return [*bad, Fault(at, REPLACED, DAMAGED, node, _another(lot, nodes, node), "")]
 
 
 def _begun(rng: random.Random, faults: list[Fault]) -> list[Fault]:
@@ -279,6 +299,40 @@ def _thaw(machine: Machine, which: str) -> None:
     machine.thaw()
 
 
+def _damage(world: World, fault: Fault) -> None:
+    """What the disk has of a group that the node holds cannot be read any more."""
+    machine = world.machines[fault.node]
+    for group in world.holds(machine)[:1] if machine.powered else ():
+        path = ownership.path(group)
+        machine.damaged.add(path)
+        machine.stamps[path] += 1
+        world.clock.at(world.clock.now + TAKEN, _taken, world, machine, group)
+        world.clock.at(world.clock.now + REPLACED, _replace, world, machine, group)
+
+
+def _taken(world: World, machine: Machine, group: str) -> None:
+    """Another node has it by now, if one could take it."""
+    others = world.others(machine)
+    able = all(each.listening() and paths.STANDBY not in each.disk for each in (*others, machine))
+    quiet = able and world.checks.duties.quiet() and not any(each.processes for each in others)
+    if quiet and not any(group in world.holds(each) for each in others):
+        world.violated(f"{group} is nobody's, for its record is damaged at {machine.name}")
+
+
+def _replace(world: World, machine: Machine, group: str) -> None:
+    """A person does what the notice says: a peer is heard, the file goes, what still runs is stopped."""
+    seen = machine.view if machine.listening() else None
+    if seen is None or not all(peer.heard for peer in seen.peers.values()):
+        world.clock.at(world.clock.now + 0.5, _replace, world, machine, group)
+        return
+    path = ownership.path(group)
+    machine.damaged.discard(path)
+    del machine.disk[path]
+    machine.stamps[path] += 1
+    machine.serving[group] = machine.has(group)
+    world.trace(machine.name, f"the record of {group} is removed")
+
+
 def _clock(world: World, fault: Fault) -> None:
     """The wall clock jumps; in the end it is put right, by timesync or by somebody who does not say so."""
     machine = world.machines[fault.node]
@@ -345,6 +399,7 @@ _EFFECTS: dict[str, Callable[[World, Fault], None]] = {
     "starve": lambda world, fault: _freeze(world, fault, "starved"),
     "slow disk": lambda world, fault: _freeze(world, fault, "slow"),
     FULL: lambda world, fault: _freeze(world, fault, "full"),
+    DAMAGED: _damage,
     "kill loop": lambda world, fault: world.machines[fault.node].kill_loop(),
     "kill watchdog": lambda world, fault: world.machines[fault.node].kill_watchdog(fault.lasts),
     "stop watchdog": lambda world, fault: world.machines[fault.node].stop_watchdog(fault.lasts),

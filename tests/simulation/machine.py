@@ -79,6 +79,8 @@ class Machine:
         """When something that was stopped went on last."""
         self.slow = 0
         """By how many its disk is slow."""
+        self.damaged: set[str] = set()
+        """Files that cannot be read any more."""
         self.full = 0
         """By how many no state can be written to its disk."""
         self.calls: list[Any] = []

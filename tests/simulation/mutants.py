@@ -375,6 +375,12 @@ MUTANTS = (
         rows=("I serve it, and a peer that lets me",),
     ),
     Mutant(
+        "leaves to its last holder what that has forgotten",
+        ((mistaken, "forgotten", lambda *_: False),),
+        ("record damaged",),
+        rows=("its last holder knows a lower epoch",),
+    ),
+    Mutant(
         "goes on with what it would not begin any more",
         (_IN_VAIN,),
         ("LAN and heartbeat split",),

@@ -122,7 +122,8 @@ def _drawn(lot: random.Random, world: World, kind: mutants.Mutant) -> list[fault
     if kind.together:
         return faults.company(lot, world.config, kind.faults)
     bad = faults.draw(lot, world.config, kind.faults)
-    return bad if kind.name else faults.filled(world.seed, tuple(world.config.nodes), bad)
+    nodes = tuple(world.config.nodes)
+    return bad if kind.name else faults.damaged(world.seed, nodes, faults.filled(world.seed, nodes, bad))
 
 
 def _begin(world: World, *, warm: bool) -> None:

@@ -172,7 +172,7 @@ class World:
 
     def holds(self, machine: Machine) -> tuple[str, ...]:
         """The groups that are that machine's, as its disk says."""
-        return self.on(machine, lambda: tuple(group for group in self.nodes if ownership.holds(group)))
+        return self.on(machine, lambda: tuple(group for group in self.nodes if ownership.known_to_hold(group)))
 
     def others(self, machine: Machine) -> list[Machine]:
         """Those that it is not."""
