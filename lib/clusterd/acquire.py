@@ -73,7 +73,7 @@ def take(config: Config, group: Group, epoch: int, *, pinned: bool = False, by_h
     except ClusterdError:
         network.drop_group(config, place)
         if not again and _ours(config, group, epoch):
-            ownership.enter(group.name, epoch, ownership.FREE)
+            ownership.enter(group.name, epoch, ownership.FREE, pinned=pinned)
         raise
     network.announce(place)
     ownership.enter(group.name, epoch, ownership.STARTING, pinned=pinned)

@@ -160,7 +160,9 @@ def _written(to: model.Notify, message: dict[str, Any]) -> "EmailMessage":
 
 
 def _by_smtp(where: str, written: "EmailMessage") -> None:
+    import fcntl
     import smtplib
+    import termios
 
     class Server(smtplib.SMTP):
         """Knows whether it has got the mail to its end, and is given more time then."""
@@ -173,6 +175,13 @@ def _by_smtp(where: str, written: "EmailMessage") -> None:
             self.whole |= content
             if self.sock:
                 self.sock.settimeout(ANSWER if content else PATIENCE)
+
+        def close(self) -> None:
+            if self.sock and self.whole:
+                # What the other end has not acknowledged is still here, and goes with the connection.
+                left = fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4))
+                self.whole = int.from_bytes(left, sys.byteorder) == 0
+            super().close()
 
     host, _, port = where.rpartition(":") if where.rpartition(":")[2].isdigit() else (where, "", "25")
     # Its own idea of a name for HELO would ask the DNS, which may be gone as well.

@@ -152,12 +152,12 @@ def _ready(words: list[str], request: Request) -> int:
 
 
 def _check_link(settings: Config, group: str) -> None:
-    """Raises Failed if the NIC to which the group would go has no link: what answers now would answer no more."""
+    """Raises Failed if the NIC to which the group would go is up and has no link: what answers now would not."""
     from clusterd import network
 
     where = network.place(settings, group, settings.me())
     interface = where.link or where.interface
-    if not network.carrier(interface):
+    if not network.reachable(interface):
         raise Failed(f"{interface} of {settings.me().name} has no link: {group} could not be reached there")
 
 

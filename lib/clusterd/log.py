@@ -4,6 +4,7 @@ An *event* is something that changed or needs a person: one JSON object a line i
 syslog. Everything else is debugging, and shown with ``-v`` only.
 """
 
+import errno
 import json
 import os
 import sys
@@ -92,9 +93,12 @@ def _syslog(level: str, text: str) -> None:
 
     stamp = time.strftime("%b %e %H:%M:%S", time.localtime())
     line = f"<{_DAEMON | _PRIORITY[level]}>{stamp} {program}[{os.getpid()}]: {text}"
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as daemon:
-            daemon.connect(paths.SYSLOG)
-            daemon.send(line.encode("utf-8", "replace"))
-    except OSError:
-        pass  # no daemon, or no room
+    for kind, end in ((socket.SOCK_DGRAM, ""), (socket.SOCK_STREAM, "\0")):
+        try:
+            with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as daemon:
+                daemon.connect(paths.SYSLOG)
+                daemon.send(f"{line}{end}".encode("utf-8", "replace"))
+                return
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
+                return  # no daemon, or no room

@@ -86,7 +86,9 @@ def drop_group(config: Config, where: Place) -> None:
         lines += [f"route del {route}" for route in places.routes(where) + _left_routes(where)]
     iproute.batch(lines)
     netsettings.restore(where.group)
-    if where.mac and not where.link and nic.mac(where.interface) == where.mac:
+    # ifdown leaves the NIC down: it is to be seen whether it has a link, and to have one when it is needed.
+    idle = nic.exists(where.interface) and not nic.up(where.interface)
+    if not where.link and (idle or (where.mac and nic.mac(where.interface) == where.mac)):
         parking.park(config, me, where.interface)
     if where.interface == me.interface:
         _raise_admin(me)
@@ -114,9 +116,9 @@ def missing(where: Place) -> list[str]:
     return [each for each in where.addresses if nic.packed(each) not in on_nic]
 
 
-def carrier(interface: str) -> bool:
-    """Whether the NIC is there, is up and has a link."""
-    return nic.carrier(interface)
+def reachable(interface: str) -> bool:
+    """Whether the NIC is there, and has a link, as far as that can be seen before it is up."""
+    return nic.exists(interface) and (nic.carrier(interface) or not nic.up(interface))
 
 
 def announce(where: Place) -> bool:

@@ -1,6 +1,8 @@
 """Whether this node could serve the group of another one now: a NIC that fails only then has been broken for long."""
 
-from clusterd import nic, places
+from functools import partial
+
+from clusterd import nic, parking, places
 from clusterd.errors import Failed
 from clusterd.model import Config
 from clusterd.worker import Worker
@@ -25,6 +27,8 @@ class Readiness:
         if now >= self._nics_at:
             self._nics_at = now + NIC_EVERY
             self._nics = nics(self.config)
+            for interface in _down(self.config):
+                self.worker.do(partial(parking.park, self.config, self.config.me(), interface))
         if now >= self._files_at and self.config.me().driver == "ifupdown":
             self._files_at = now + FILES_EVERY
             self.worker.do(self._read)
@@ -39,6 +43,21 @@ class Readiness:
 
 def nics(config: Config) -> dict[str, str]:
     """What is the matter with the NICs to which the peers' groups would go: not there, no link."""
+    found = {}
+    for interface, names in _needed(config).items():
+        if not nic.exists(interface) or (nic.up(interface) and not nic.carrier(interface)):
+            what = "has no link" if nic.exists(interface) else "no such network interface"
+            found[interface] = f"{interface}: {what}: {', '.join(names)} could not be reached here"
+    return found
+
+
+def _down(config: Config) -> list[str]:
+    """Of these, what is down and idle, as a NIC is that has come only now: to be up before it is needed."""
+    return [each for each in _needed(config) if nic.exists(each) and not nic.up(each) and not nic.addresses(each)]
+
+
+def _needed(config: Config) -> dict[str, list[str]]:
+    """The NICs that a takeover needs beside the main one, and for which groups."""
     me = config.me()
     groups: dict[str, list[str]] = {}
     for peer in config.peers():
@@ -47,9 +66,4 @@ def nics(config: Config) -> dict[str, str]:
         except Failed:
             continue  # this node has no NIC for it, and that is its configuration
         groups.setdefault(where.link or where.interface, []).append(peer.name)
-    found = {}
-    for interface, names in groups.items():
-        if interface != me.interface and not nic.carrier(interface):
-            what = "has no link" if nic.exists(interface) else "no such network interface"
-            found[interface] = f"{interface}: {what}: {', '.join(names)} could not be reached here"
-    return found
+    return {interface: names for interface, names in groups.items() if interface != me.interface}

@@ -142,7 +142,10 @@ def _let_end(service: Service) -> None:
     """
     if run.dry_run or not os.path.lexists(_mark_of(service)):
         return
-    most = max(_marked(service), ENDING)
+    most = _marked(service)
+    if most <= 0:
+        _unmark(service)
+        return
     text = f"{service.name}: its last stop did not end well: started when it is down, or after {durations.show(most)}"
     log.event("service-ending", text, level="warning", service=service.name)
     end_at = time.monotonic() + most
@@ -170,17 +173,22 @@ def _mark_of(service: Service) -> str:
 def _mark(service: Service, seconds: float) -> None:
     """From here on the service may go down, within about `seconds`. A disk that does not take that stops no stop."""
     try:
-        state.write(_mark_of(service), seconds, durable=False)
+        state.write(_mark_of(service), {"until": _now() + max(seconds, ENDING)}, durable=False)
     except OSError as error:
         log.debug(f"{_mark_of(service)}: {error.strerror}")
 
 
 def _marked(service: Service) -> float:
-    """The seconds that the mark says."""
+    """The seconds that are left of what the mark says: that stop may have been long ago."""
     try:
-        return float(state.read(_mark_of(service)))
-    except (Failed, TypeError, ValueError):
+        return float(state.read(_mark_of(service))["until"]) - _now()
+    except (Failed, TypeError, ValueError, KeyError):
         return service.timeout
+
+
+def _now() -> float:
+    """Of a clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _unmark(service: Service) -> None:

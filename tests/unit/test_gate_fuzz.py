@@ -383,7 +383,7 @@ def guarded(
     monkeypatch.setattr(sys, "stdin", open(os.devnull, encoding="utf-8"))  # noqa: SIM115
     monkeypatch.setattr(peer_gate.gate.sys, "stdin", sys.stdin)  # type: ignore[attr-defined]
     monkeypatch.setattr("clusterd.channel.Channel.send", lambda *_, **__: None)
-    monkeypatch.setattr("clusterd.network.carrier", lambda _interface: True)  # there is no eth2 here
+    monkeypatch.setattr("clusterd.network.reachable", lambda _interface: True)  # there is no eth2 here
     yield made
     totals["requests"] += made.tried
     totals["executed"] += made.executed

@@ -96,6 +96,15 @@ def test_a_syslog_daemon_that_does_not_read_keeps_nobody_waiting(syslogd: socket
     assert b": test: xxx" in syslogd.recv(5000), "the first ones are there when it reads again"
 
 
+def test_a_syslog_daemon_with_a_stream_socket(box: "Box") -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
+        daemon.bind(paths.SYSLOG)
+        daemon.listen()
+        log.event("test", "something")
+        with daemon.accept()[0] as ours:
+            assert ours.recv(1000).endswith(b": test: something\0")
+
+
 def test_debug_only_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     log.debug("quiet")
     monkeypatch.setattr(log, "verbosity", 1)

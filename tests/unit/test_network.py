@@ -285,10 +285,18 @@ def test_a_nic_that_refuses_a_live_change_goes_down_and_up(
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     where = _take(office, "serv2")
     assert nic.mac("eth2") == PEER_MAC and nic.up("eth2")
-    lan.wait_until(lambda: network.carrier("eth2"))
+    lan.wait_until(lambda: nic.carrier("eth2"))
     assert lan.pings("router", "10.1.0.2")
     network.drop_group(office, where)
     assert nic.mac("eth2") != PEER_MAC
+
+
+def test_a_nic_that_is_left_down_is_brought_up_again(lan: "Lan", office: model.Config) -> None:
+    """As ifdown leaves it, with its own MAC address: up, and silent, it shows whether it has a link."""
+    where = _take(office, "serv2")
+    lan.ip("serv1", "link set eth2 down address 02:00:00:00:00:42")
+    network.drop_group(office, where)
+    assert nic.up("eth2") and nic.mac("eth2") != PEER_MAC
 
 
 def test_others_learn_the_admin_address_when_the_mac_changes(lan: "Lan", office: model.Config) -> None:

@@ -371,6 +371,38 @@ def test_one_that_never_says_whether_it_takes_a_mail_gets_it_once_too(
     assert events()[-1]["event"] == "notice-unanswered"
 
 
+def test_a_mail_that_has_not_left_this_machine_is_not_taken_for_delivered(
+    told: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends in the very moment: what the kernel took to send has reached nobody."""
+    monkeypatch.setattr(delivery, "ANSWER", 0.5)
+    large = "x" * 500_000
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        def polite() -> None:
+            ours, _ = server.accept()
+            with ours:
+                ours.sendall(b"220 here\r\n")
+                for _ in range(4):
+                    word = ours.recv(1000).upper()
+                    ours.sendall(b"354 go on\r\n" if word.startswith(b"DATA") else b"250 yes\r\n")
+                over.wait(10)
+
+        over = threading.Event()
+        thread = threading.Thread(target=polite)
+        thread.start()
+        to = told(mail=("root",), smtp=f"127.0.0.1:{server.getsockname()[1]}").notify
+        server.settimeout(20)
+        event = {"event": "peer-dead", "level": "alert", "node": "serv1", "time": "2026-11-29T03:00:00+00:00"}
+        try:
+            with pytest.raises(OSError, match="closed"):
+                delivery.mail(to, {"event": event, "title": "serv2", "body": large})
+        finally:
+            over.set()
+            thread.join()
+
+
 def test_a_round_comes_to_an_end(
     by_smtp: Config, told: Make, postbox: Postbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clusterd import model, paths
+from clusterd import model, network, nic, paths
 from clusterd.readiness import FILES_EVERY, NIC_EVERY, Readiness, nics
 from clusterd.worker import Worker
 from unit.site import Site
@@ -29,8 +29,18 @@ def test_the_redundant_nic_has_a_link(site: Site) -> None:
 
 
 def test_its_cable_is_out(site: Site) -> None:
-    site.lan.ip("serv1", "link set eth2 down")
+    site.lan.ip("switch", "link set serv1-eth2 down")
+    site.lan.wait_until(lambda: not network.reachable("eth2"))
     assert nics(site.load()) == {"eth2": "eth2: has no link: serv2 could not be reached here"}
+
+
+def test_one_that_is_down_is_made_ready(site: Site, worker: Worker) -> None:
+    """It has come only now, or ifdown has left it so: a takeover would bring it up, and then wait for its link."""
+    site.lan.ip("serv1", "link set eth2 down")
+    assert network.reachable("eth2")
+    ready = Readiness(site.load(), worker)
+    assert ready.lacking(100) == {}
+    site.lan.wait_until(lambda: nic.carrier("eth2"))
 
 
 def test_it_is_not_there(site: Site, worker: Worker) -> None:
@@ -45,7 +55,7 @@ def test_it_is_not_there(site: Site, worker: Worker) -> None:
 
 @pytest.mark.parametrize("method", ["macvlan", "address"])
 def test_where_the_main_nic_takes_it_nothing_else_is_needed(site: Site, method: str) -> None:
-    site.lan.ip("serv1", "link set eth2 down")
+    site.lan.ip("switch", "link set serv1-eth2 down")
     assert nics(site.configure(method=method)) == {}
 
 

@@ -208,6 +208,18 @@ def test_a_mark_that_says_nothing_is_a_mark(box: "Box", monkeypatch: pytest.Monk
         assert time.monotonic() - begun > 0.5 and marked() == []
 
 
+def test_a_stop_that_was_long_ago_keeps_nobody_waiting(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that would not stop when its group was lost: the group comes back an hour later."""
+    made = service(status=sh("true"), stop=sh("exit 1"), timeout=30)
+    with pytest.raises(Failed, match="stop failed"):
+        services.stop(made)
+    now = services._now()
+    monkeypatch.setattr(services, "_now", lambda: now + 3600)
+    begun = time.monotonic()
+    services.start(made)
+    assert time.monotonic() - begun < services.ENDING / 2 and marked() == []
+
+
 def test_what_cannot_say_how_it_is_and_was_not_stopped_is_started_at_once(box: "Box") -> None:
     mark = box.root / "started"
     made = service(start=sh(f"echo x >> {mark}"), stop=sh("exit 1"))

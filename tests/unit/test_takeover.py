@@ -329,6 +329,15 @@ def test_resume_starts_what_the_group_has_got_since_or_somebody_has_stopped(site
     assert ownership.read("serv2") == record._replace(since=ownership.read("serv2").since)
 
 
+def test_a_takeover_that_fails_keeps_the_pin(site: Site) -> None:
+    ownership.write(ownership.Record("serv2", 6, "serv1", "held", "an earlier boot", pinned=True))
+    site.lan.ip("serv1", "link set eth2 name later")
+    assert site.run("takeover", "serv2").returncode == 1
+    site.lan.ip("serv1", "link set later name eth2")
+    assert site.run("takeover", "serv2").returncode == 0
+    assert ownership.read("serv2").pinned
+
+
 def test_a_pin_survives_a_resume(site: Site) -> None:
     site.hold("serv2", 6)
     ownership.enter("serv2", 6, ownership.HELD, pinned=True)

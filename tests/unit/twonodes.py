@@ -25,6 +25,7 @@ LINKED = """
 # The machine of the tests has no eth2: this says in the kernel's stead whether it has a link.
 import os
 from clusterd import nic
+nic.exists = nic.up = lambda interface: True
 nic.carrier = lambda interface: not os.path.exists(os.path.dirname(__file__) + "/unplugged")
 """
 
