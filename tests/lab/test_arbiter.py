@@ -81,12 +81,12 @@ def holds_address(lab: Lab, node: str, group: str) -> bool:
 
 
 def test_a_takeover_waits_for_the_lease_of_the_dead(lab: Lab, etcd: Etcd) -> None:
-    begin(lab, etcd)
+    begin(lab, etcd, **{"arbiter.ttl": "10 seconds"})
     with watching(lab, http=False):
         cut = lab.power_off("serv1")
         wait_serves(lab, "serv2", "serv1", "serv2")
         up = wait_event(lab, "serv2", "address-up", cut)
-        assert story.when(up) - cut > TTL * 0.8 - 0.5  # it had been renewed lately
+        assert story.when(up) - cut > 5  # it had been renewed lately
         assert etcd.claims() == {"serv1": "serv2", "serv2": "serv2"}
         lab.power_on("serv1")
         wait_home(lab)
@@ -194,7 +194,7 @@ def test_a_node_that_alone_has_lost_the_arbiter_hands_over(lab: Lab, etcd: Etcd)
 
 def test_a_planned_move_does_not_wait_for_the_end_of_the_lease(lab: Lab, etcd: Etcd) -> None:
     """Nor does a watchdog that starts again need a new one. All waits here are much shorter than the lease."""
-    begin(lab, etcd, **{"arbiter.ttl": "2 minutes"})
+    begin(lab, etcd, **{"arbiter.ttl": "5 minutes"})
     with never_two(lab):
         lab.run("serv1", ["release", "serv1"])
         wait_serves(lab, "serv2", "serv1", "serv2")

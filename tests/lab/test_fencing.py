@@ -44,7 +44,7 @@ def fencing(lab: Lab, delays: dict[str, str] | None = None, **cluster: str) -> N
     nodes: dict[str, dict[str, str | None]] = {name: {"fence.plug": name} for name in NODES}
     for name, delay in (delays or {}).items():
         nodes[name]["fence.delay"] = delay
-    options = {"fence.agent": "fence_lab", "fence.ip": PDU, "fence.timeout": "3 seconds", "hold_down": "1 second"}
+    options = {"fence.agent": "fence_lab", "fence.ip": PDU, "fence.timeout": "20 seconds", "hold_down": "1 second"}
     conf: dict[str, Any] = {
         "nodes": nodes,
         **options,
@@ -118,7 +118,7 @@ def wait_off(lab: Lab, node: str) -> None:
 def test_a_split_in_which_both_reach_the_lan_leaves_one_and_the_delay_says_which(lab: Lab, survivor: str) -> None:
     """Without an agent this is the one case in which two would hold one address."""
     other = "serv2" if survivor == "serv1" else "serv1"
-    fencing(lab, {survivor: "6 seconds"})
+    fencing(lab, {survivor: "20 seconds"})
     before = epochs(lab, "serv2")["serv1"]
     with watching(lab):
         began = monotonic()
@@ -239,7 +239,7 @@ def test_an_agent_that_lies_moves_nothing(lab: Lab) -> None:
 
 
 def test_while_the_agent_fails_or_hangs_nothing_is_taken_then_all(lab: Lab) -> None:
-    fencing(lab)
+    fencing(lab, fence__timeout="5 seconds")
     lab.pdu("fails")
     with watching(lab):
         cut = lab.power_off("serv1")

@@ -50,7 +50,7 @@ SERVICES: dict[str, dict[str, str | None] | None] = {
 @pytest.fixture
 def two(lab: Lab) -> Lab:
     """The pair with a service that may refuse to stop, and one whose disk is small on serv2."""
-    come_home(lab, timeout="4 seconds", services=SERVICES)
+    come_home(lab, timeout="20 seconds", services=SERVICES)
     for node in ("serv1", "serv2"):
         put = "cat >/usr/local/sbin/stubborn; chmod 755 /usr/local/sbin/stubborn; mkdir -p /srv/data"
         lab.run(node, ["sh", "-c", put], text_in=STUBBORN)

@@ -26,7 +26,7 @@ NEWER = f"""sed -i 's/^__version__ = .*/__version__ = "99.1"/' {SOURCES}/lib/clu
 @pytest.fixture
 def spoilt(lab: Lab) -> Iterator[Lab]:
     """A pair in order, of which the next test gets nothing: the nodes' disks are as delivered then."""
-    come_home(lab)
+    come_home(lab, lease="10 seconds")
     yield lab
     lab.reset()
 

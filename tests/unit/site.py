@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import config, heartbeat, keyfile, model, network, ownership, paths, state, view
+from clusterd import config, heartbeat, keyfile, model, network, nic, ownership, paths, state, view
 from clusterd.picture import Claim
 from clusterd.view import PeerView, View
 
@@ -267,11 +267,12 @@ def made_site(pair_files: "Box", lan: "Lan") -> Site:
     assert network.prepare(settings) == []
     lan.run("serv2", "ip", "link", "set", "eth0", "up")
     lan.run("serv2", "ip", "link", "set", "eth2", "up")
+    lan.wait_until(lambda: nic.carrier("eth2"))
     made.see()
     return made
 
 
-def wait(true: Any, timeout: float = 20.0) -> None:
+def wait(true: Any, timeout: float = 60.0) -> None:
     """Wait until it is true; the timeout is for a machine that is busy."""
     end = time.monotonic() + timeout
     while not true():

@@ -129,10 +129,15 @@ sys.exit(cli.main(cli.parser("thing", "A test."), handler, []))
 """
 
 
+HEARS = ("env", "--default-signal=HUP")
+"""What the tests were started with may ignore it."""
+
+
 def script(box: "Box", body: str) -> "subprocess.Popen[str]":
     code = CODE.format(body=body)
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code], env=box.env, stdout=pipe, stderr=pipe, text=True)
+    argv = [*HEARS, sys.executable, "-c", code]
+    return subprocess.Popen(argv, env=box.env, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -175,7 +180,7 @@ def test_a_session_that_ends_lets_it_put_back(box: "Box", first: signal.Signals)
     """It is told several times, in whatever order, and nothing can be written to the terminal any more."""
     back = box.root / "back"
     ours, theirs = os.openpty()
-    argv = ["setsid", "--ctty", sys.executable, "-c", CUT, str(back)]
+    argv = [*HEARS, "setsid", "--ctty", sys.executable, "-c", CUT, str(back)]
     process = subprocess.Popen(argv, env=box.env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     assert os.read(ours, 5) == b"begun"

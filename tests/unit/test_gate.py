@@ -81,23 +81,23 @@ def test_questions(two: Two) -> None:
     settings = two.load()
     node = settings.nodes["serv2"]
     before = time.time()
-    clock = peer.ask(settings, node, ["clock"], timeout=10)
+    clock = peer.ask(settings, node, ["clock"], timeout=60)
     assert before - 1 < float(clock.stdout) < time.time() + 1
-    ready = peer.ask(settings, node, ["ready", "serv1"], timeout=10)
+    ready = peer.ask(settings, node, ["ready", "serv1"], timeout=60)
     assert ready.ok
     assert json.loads(ready.stdout)["services"] == ["data"]
     assert json.loads(ready.stdout)["digest"] == settings.digest
-    assert peer.ask(settings, node, ["ready", "serv9"], timeout=10).code == 1
+    assert peer.ask(settings, node, ["ready", "serv9"], timeout=60).code == 1
     (two.top / "site" / "unplugged").touch()
-    lame = peer.ask(settings, node, ["ready", "serv1"], timeout=10)
+    lame = peer.ask(settings, node, ["ready", "serv1"], timeout=60)
     assert (lame.code, "eth2 of serv2 has no link" in lame.stderr) == (1, True)
     (two.top / "site" / "unplugged").unlink()
-    unknown = peer.ask(settings, node, ["status"], timeout=10)
+    unknown = peer.ask(settings, node, ["status"], timeout=60)
     assert (unknown.code, "watchdog" in unknown.stderr) == (3, True)
     two.there_python("from clusterd import ownership; ownership.enter_standby(ownership.PROGRAM, 'came back')")
-    assert peer.ask(settings, node, ["ready", "serv1"], timeout=10).ok, "failback lifts this one"
+    assert peer.ask(settings, node, ["ready", "serv1"], timeout=60).ok, "failback lifts this one"
     two.there_python("from clusterd import ownership; ownership.enter_standby(ownership.PERSON, 'new disk')")
-    standby = peer.ask(settings, node, ["ready", "serv1"], timeout=10)
+    standby = peer.ask(settings, node, ["ready", "serv1"], timeout=60)
     assert (standby.code, "new disk" in standby.stderr) == (77, True)
 
 

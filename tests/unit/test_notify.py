@@ -54,7 +54,7 @@ def postbox() -> Iterator[Postbox]:
     box = Postbox()
     with socket.create_server(("127.0.0.1", 0)) as free:
         box.port = free.getsockname()[1]
-    controller = Controller(box, hostname="127.0.0.1", port=box.port)
+    controller = Controller(box, hostname="127.0.0.1", port=box.port, ready_timeout=60, server_hostname="127.0.0.1")
     controller.start()
     yield box
     controller.stop()
@@ -390,17 +390,17 @@ def test_a_mail_that_has_not_left_this_machine_is_not_taken_for_delivered(
                 over.wait(10)
 
         over = threading.Event()
-        thread = threading.Thread(target=polite)
+        server.settimeout(20)
+        thread = threading.Thread(target=polite, daemon=True)
         thread.start()
         to = told(mail=("root",), smtp=f"127.0.0.1:{server.getsockname()[1]}").notify
-        server.settimeout(20)
         event = {"event": "peer-dead", "level": "alert", "node": "serv1", "time": "2026-11-29T03:00:00+00:00"}
         try:
             with pytest.raises(OSError, match="closed"):
                 delivery.mail(to, {"event": event, "title": "serv2", "body": large})
         finally:
             over.set()
-            thread.join()
+            thread.join(30)
 
 
 def test_a_round_comes_to_an_end(

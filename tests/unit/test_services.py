@@ -37,7 +37,7 @@ start) [ -e {pid} ] && exit 0
     sh -c 'trap "sleep {ends}; rm -f {pid}; exit" TERM; echo $$ > {pid}; while sleep 0.05; do :; done' &
     while ! [ -e {pid} ]; do sleep 0.02; done ;;
 stop) [ -e {pid} ] || exit 0
-    kill $(cat {pid}); while [ -e {pid} ]; do sleep 0.02; done; sleep {tidies}; rm -f {pid} ;;
+    kill $(cat {pid}); touch {pid}.told; while [ -e {pid} ]; do sleep 0.02; done; sleep {tidies}; rm -f {pid} ;;
 status|monitor) [ -e {pid} ] || exit {down} ;;
 esac
 """
@@ -96,6 +96,8 @@ class Lingerer:
 
     def __init__(self, box: "Box", kind: str, ends: float, timeout: float, tidies: float = 0) -> None:
         self.pid = box.root / "pid"
+        self.told = box.root / "pid.told"
+        """Its stop command has told it to end."""
         text = LINGERER.format(pid=self.pid, ends=ends, tidies=tidies, down=DOWN[kind])
         path = str(box.program("lingerer", text))
         words = {action: (path, action) for action in ("start", "stop", "status")} if kind == "command" else {}
@@ -136,7 +138,7 @@ def marked() -> list[str]:
     return sorted(os.listdir(paths.STOPPING)) if os.path.isdir(paths.STOPPING) else []
 
 
-@pytest.mark.parametrize(("kind", "ends", "timeout"), [("sysv", 3, 1), ("command", 1.5, 0.5), ("ocf", 1.5, 0.5)])
+@pytest.mark.parametrize(("kind", "ends", "timeout"), [("sysv", 4, 2), ("command", 4, 2), ("ocf", 4, 2)])
 def test_what_was_told_to_stop_and_is_slow_runs_again_after_a_start(
     lingerer: Callable[..., Lingerer], kind: str, ends: float, timeout: float
 ) -> None:
@@ -173,7 +175,9 @@ def test_a_stop_whose_script_was_killed_goes_on_and_is_waited_for(
     slow = lingerer("command", 1, 30, tidies=1)
     made = slow.service if told else slow.service._replace(status=())
     process = stop_elsewhere(made)
-    time.sleep(0.3)
+    end_at = time.monotonic() + 30
+    while not slow.told.exists() and time.monotonic() < end_at:
+        time.sleep(0.02)
     process.kill()
     process.wait()
     before = slow.process()
@@ -184,17 +188,17 @@ def test_a_stop_whose_script_was_killed_goes_on_and_is_waited_for(
     assert slow.process() not in (0, before)
 
 
-@pytest.mark.parametrize(("refusal", "least"), [("exit 1", 0.3), ("sleep 0.8; exit 1", 0.8), ("sleep 60", 1)])
+@pytest.mark.parametrize(("refusal", "least"), [("exit 1", 0.6), ("sleep 1.6; exit 1", 1.6), ("sleep 60", 2)])
 def test_what_runs_on_is_left_running_after_as_long_as_its_stop_took(
     box: "Box", monkeypatch: pytest.MonkeyPatch, refusal: str, least: float
 ) -> None:
-    monkeypatch.setattr(services, "ENDING", 0.3)
-    made = service(start=sh("exit 1"), stop=sh(refusal), status=sh("true"), timeout=1.0)
+    monkeypatch.setattr(services, "ENDING", 0.6)
+    made = service(start=sh("exit 1"), stop=sh(refusal), status=sh("true"), timeout=2.0)
+    begun = time.monotonic()
     with pytest.raises(Failed, match="stop failed"):
         services.stop(made)
-    begun = time.monotonic()
     services.start(made)
-    assert least < time.monotonic() - begun < least + 3
+    assert least < time.monotonic() - begun < 2 * least + 10
     assert marked() == []
     assert [event["event"] for event in events()] == ["service-ending"]
 

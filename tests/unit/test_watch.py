@@ -53,7 +53,7 @@ def close(loop: watch.Watch) -> None:
 
 def turn(loop: watch.Watch, seconds: float = 0.0, until: Callable[[], object] | None = None) -> None:
     """Let it turn for some seconds, or until something is true."""
-    end = view.now() + (seconds or 20.0)
+    end = view.now() + (seconds or 60.0)
     while view.now() < end:
         loop.turn()
         if until and until():
@@ -63,7 +63,7 @@ def turn(loop: watch.Watch, seconds: float = 0.0, until: Callable[[], object] | 
 
 def talk(loop: watch.Watch, peer: Peer, seconds: float = 0.0, until: Callable[[], object] | None = None) -> None:
     """The same while serv2 speaks, as often as it should, on both paths."""
-    end = view.now() + (seconds or 20.0)
+    end = view.now() + (seconds or 60.0)
     while view.now() < end:
         peer.say()
         loop.turn()

@@ -165,7 +165,7 @@ def put(lab: Lab, name: str, text: str) -> None:
     def stored() -> bool:
         return lab.run("client", smb, text_in=text, timeout=30, check=False).returncode == 0
 
-    lab.wait_for(stored, 20, f"the share to take {name}")
+    lab.wait_for(stored, 60, f"the share to take {name}")
 
 
 def get(lab: Lab, name: str) -> str:

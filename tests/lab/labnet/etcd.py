@@ -41,7 +41,7 @@ class Etcd:
             words += ["--initial-advertise-peer-urls", peer, "--initial-cluster-token", "lab"]
             self.lab.run(host, ["sh", "-ec", START, "start", *words])
         for host in hosts:
-            self.lab.wait_for(lambda host=host: self.healthy(host), 30, f"etcd on {host} to answer")  # type: ignore[misc]
+            self.lab.wait_for(lambda host=host: self.healthy(host), 90, f"etcd on {host} to answer")  # type: ignore[misc]
 
     def signal(self, name: str, *hosts: str) -> None:
         """Send a signal to the etcd of these hosts: KILL, STOP, CONT."""

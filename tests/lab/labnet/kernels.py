@@ -37,7 +37,7 @@ class Kernels:
     def __enter__(self) -> "Kernels":
         for node in filter(self.lab.is_on, NODES):
             self._monitors[node] = subprocess.Popen(
-                self.lab.argv(node, ["ip", "-ts", "monitor", "address"]),
+                self.lab.argv(node, ["chrt", "--rr", "1", "ip", "-ts", "monitor", "address"]),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,

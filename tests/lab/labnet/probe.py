@@ -70,7 +70,7 @@ class Probe:
             env=environment(),
             start_new_session=True,
         )
-        wait_for(self._started, 10, "the probe to start")
+        wait_for(self._started, 60, "the probe to start")
         return self
 
     def _started(self) -> bool:
