@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from clusterd import durations, lock, log, notify, paths, run, state
+from clusterd import durations, lock, log, notify, paths, run, state, view
 from clusterd.errors import Busy, Failed
 from clusterd.model import Service
 
@@ -173,7 +173,7 @@ def _mark_of(service: Service) -> str:
 def _mark(service: Service, seconds: float) -> None:
     """From here on the service may go down, within about `seconds`. A disk that does not take that stops no stop."""
     try:
-        state.write(_mark_of(service), {"until": _now() + max(seconds, ENDING)}, durable=False)
+        state.write(_mark_of(service), {"until": view.now() + max(seconds, ENDING)}, durable=False)
     except OSError as error:
         log.debug(f"{_mark_of(service)}: {error.strerror}")
 
@@ -181,14 +181,9 @@ def _mark(service: Service, seconds: float) -> None:
 def _marked(service: Service) -> float:
     """The seconds that are left of what the mark says: that stop may have been long ago."""
     try:
-        return float(state.read(_mark_of(service))["until"]) - _now()
+        return float(state.read(_mark_of(service))["until"]) - view.now()
     except (Failed, TypeError, ValueError, KeyError):
         return service.timeout
-
-
-def _now() -> float:
-    """Of a clock that nobody sets, and that goes on while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _unmark(service: Service) -> None:

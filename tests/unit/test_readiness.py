@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clusterd import model, network, nic, paths
-from clusterd.readiness import FILES_EVERY, NIC_EVERY, Readiness, nics
+from clusterd.readiness import FILES_EVERY, NIC_EVERY, Readiness
 from clusterd.worker import Worker
 from unit.site import Site
 from unit.site import made_site as made_site
@@ -24,14 +24,14 @@ def made_worker() -> Iterator[Worker]:
     worker.finish(5)
 
 
-def test_the_redundant_nic_has_a_link(site: Site) -> None:
-    assert nics(site.load()) == {}
+def test_the_redundant_nic_has_a_link(site: Site, worker: Worker) -> None:
+    assert Readiness(site.load(), worker).lacking(100) == {}
 
 
-def test_its_cable_is_out(site: Site) -> None:
+def test_its_cable_is_out(site: Site, worker: Worker) -> None:
     site.lan.ip("switch", "link set serv1-eth2 down")
     site.lan.wait_until(lambda: not network.reachable("eth2"))
-    assert nics(site.load()) == {"eth2": "eth2: has no link: serv2 could not be reached here"}
+    assert Readiness(site.load(), worker).lacking(100) == {"eth2": "eth2: has no link: serv2 could not be reached here"}
 
 
 def test_one_that_is_down_is_made_ready(site: Site, worker: Worker) -> None:
@@ -54,9 +54,9 @@ def test_it_is_not_there(site: Site, worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("method", ["macvlan", "address"])
-def test_where_the_main_nic_takes_it_nothing_else_is_needed(site: Site, method: str) -> None:
+def test_where_the_main_nic_takes_it_nothing_else_is_needed(site: Site, worker: Worker, method: str) -> None:
     site.lan.ip("switch", "link set serv1-eth2 down")
-    assert nics(site.configure(method=method)) == {}
+    assert Readiness(site.configure(method=method), worker).lacking(100) == {}
 
 
 def test_the_files_of_the_distribution(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import lock, paths, run, services, state
+from clusterd import lock, paths, run, services, state, view
 from clusterd.errors import Failed
 from clusterd.model import Service
 
@@ -217,8 +217,8 @@ def test_a_stop_that_was_long_ago_keeps_nobody_waiting(box: "Box", monkeypatch: 
     made = service(status=sh("true"), stop=sh("exit 1"), timeout=30)
     with pytest.raises(Failed, match="stop failed"):
         services.stop(made)
-    now = services._now()
-    monkeypatch.setattr(services, "_now", lambda: now + 3600)
+    now = view.now()
+    monkeypatch.setattr(view, "now", lambda: now + 3600)
     begun = time.monotonic()
     services.start(made)
     assert time.monotonic() - begun < services.ENDING / 2 and marked() == []
