@@ -2,7 +2,7 @@
 
 import time
 
-from clusterd import fence, model, picture, quorum, view
+from clusterd import fence, model, picture, quorum, reach, view
 from clusterd.heartbeat import Path
 from clusterd.picture import NO_CLAIM, Claim, Me, Peer, Rules
 from clusterd.word import Word
@@ -113,6 +113,18 @@ class Peers:
                 if _overdue(rules, at, now):
                     return True
         return False
+
+    def pace(self, rules: Rules, standby: bool, now: float) -> float:
+        """Seconds between two questions to a reference host.
+
+        Who hears nobody has nothing else that shows that it is cut off, and a peer that hears nobody either, but lives,
+        takes what it serves as soon as its address is silent: so it asks as often as a heartbeat would come.
+        """
+        if self.partly(rules, now):
+            return reach.URGENT
+        if not self.heard(rules, now):
+            return rules.interval
+        return reach.CLOSE if standby else reach.CALM
 
     def heard(self, rules: Rules, now: float) -> tuple[str, ...]:
         """The peers that are heard now."""

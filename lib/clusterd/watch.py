@@ -250,8 +250,7 @@ class Watch:
 
     def _ask(self, me: Me, peers: tuple[picture.Peer, ...], now: float) -> None:
         """Ask the LAN what the decision will need: the reference hosts, and who answers for what is not held."""
-        every = reach.CLOSE if me.standby else reach.CALM
-        for address in self.census.due(now, reach.URGENT if self.peers.partly(self.rules, now) else every):
+        for address in self.census.due(now, self.peers.pace(self.rules, bool(me.standby), now)):
             self.lan.probe(address)
             self.census.ask(address, now)
         asked = picture.questions(self.rules, me, peers, now)

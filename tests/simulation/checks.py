@@ -30,7 +30,8 @@ LATE = 1.0
 SPLIT, HUNG, ACT, CLOCK = "split", "hung", "act", "clock"
 """The exceptions that docs/design.md states: both networks were split, and each half kept a reference host; the
 watchdog of the one that was cut off did not run, and its lease had not ended; the one that takes was stopped between
-its last look and the act. And one of the files: a clock was set back right before the power failed."""
+its last look and the act. And one of the files: a clock was set back, and the power failed, or it was put right, before
+anybody had noted that."""
 
 
 class Raised(NamedTuple):

@@ -66,8 +66,8 @@ class Files:
         return [version for version, where, _, clock in mine if where == machine.name and clock >= since]
 
     def doubtful(self, machine: "Machine", since: float) -> None:
-        """The machine has lost its power, and its clock was set back then without anybody having noted it yet: that is
-        excused only if its watchdog had no time to do so.
+        """The machine's clock was set back, and before anybody had noted that its power has failed, or the clock was
+        put right: that is excused only if its watchdog had no time to do so.
         """
         able_since = max(since, self.world.checks.unwell_at.get(machine.name, 0.0))
         if self.world.clock.now - able_since < NOTED:

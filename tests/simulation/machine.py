@@ -52,7 +52,9 @@ class Machine:
         self.boot = ""
         self.clocks = Clocks(random.Random(f"clocks {sim.seed} {name}"))
         self.unnoted_since: float | None = None
-        """When its wall clock was set back, and nobody has noted that yet."""
+        """When its wall clock was set back, and nobody has noted that yet..."""
+        self.ahead = 0.0
+        """...and by how much it was ahead of the true time before."""
         self.disk: dict[str, Any] = {}
         self.told: set[tuple[str, str]] = set()
         """What its watchdog tells a person now: condition and subject."""
@@ -99,6 +101,11 @@ class Machine:
         self.sim.trace(self.name, f"its clock goes by {offset - self.clocks.offset:+.2f} s")
         if self.powered and offset < self.clocks.offset and self.unnoted_since is None:
             self.unnoted_since = self.sim.clock.now
+            self.ahead = self.clocks.offset
+        if self.powered and offset > self.clocks.offset and self.unnoted_since is not None:
+            self.sim.files.doubtful(self, self.unnoted_since)
+            if offset >= self.ahead:
+                self.unnoted_since = None
         self.clocks.offset = offset
 
     def has(self, group: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clusterd import state, view
+from clusterd import reach, state, view
 from clusterd.heartbeat import Word
 from clusterd.model import Config
 from clusterd.peers import Peers, open_paths
@@ -74,6 +74,16 @@ def test_what_is_news(pair: Config, news: dict[str, Any]) -> None:
     assert not made.hear(word(pair, 2), "heartbeat", 100.1)
     assert made.hear(word(pair, 3, **news), "heartbeat", 100.15)
     assert made.hear(word(pair, 4, **news), "heartbeat", 100.45)  # it was overdue
+
+
+def test_who_hears_nobody_asks_the_reference_hosts_often_for_as_long_as_that_lasts(pair: Config) -> None:
+    """They are all that shows that it is cut off; its peer may live, hear nobody either, and take what it serves."""
+    made = Peers(pair)
+    made.hear(word(pair), "heartbeat", 100.0)
+    assert [made.pace(RULES, standby, 100.05) for standby in (False, True)] == [reach.CALM, reach.CLOSE]
+    assert made.pace(RULES, False, 100.2) == reach.URGENT
+    assert made.pace(RULES, False, 100.0 + 10 * RULES.dead_after + 1) == RULES.interval
+    assert made.pace(RULES, False, 100.0 + 3600) == RULES.interval
 
 
 def test_another_configuration_is_noticed(pair: Config) -> None:
