@@ -35,6 +35,10 @@ class Ended(NamedTuple):
     """It was told to end; what it had put up may be there still."""
 
 
+Task = tuple[str, str]
+"""A program, and the group that it works on."""
+
+
 class Again(NamedTuple):
     """A release that has failed, and must succeed in the end: the group is another's."""
 
@@ -58,8 +62,8 @@ class Crew:
         """The peers that were silent when the takeover of a group was ordered."""
         self.intentions: dict[str, tuple[int, int]] = {}
         """Of more than two nodes: the epoch with which a group is to be taken, and the word that told the peers so."""
-        self.failures: dict[str, int] = {}
-        self.retry_at: dict[str, float] = {}
+        self.failures: dict[Task, int] = {}
+        self.retry_at: dict[Task, float] = {}
         self.failed: dict[str, str] = {}
         """What the last takeover of a group said that failed here."""
         self.again = _left_over()
@@ -107,9 +111,9 @@ class Crew:
         if group not in self.armed and group not in self.running:
             self.armed[group] = self._start("takeover", group, ["--on-go"], HURRY)
 
-    def disarm(self, groups: tuple[str, ...] | None = None) -> None:
-        """Send armed takeovers away; all but those of `groups`."""
-        for group in [name for name in self.armed if name not in (groups or ())]:
+    def disarm(self, only: str = "") -> None:
+        """Send armed takeovers away: that of the group `only`, or all."""
+        for group in [name for name in self.armed if only in ("", name)]:
             process = self.armed.pop(group)
             _close(process)
             self.leaving.append(process)
@@ -133,7 +137,7 @@ class Crew:
 
     def start(self, program: str, group: str, *options: str) -> None:
         """Start another script on the group."""
-        self.disarm(tuple(name for name in self.armed if name != group))
+        self.disarm(group)
         if "--let-go" in options and group not in self.again:
             self.again[group] = Again(options)
             self._remember()
@@ -154,7 +158,7 @@ class Crew:
                 self.start("release", group, *again.options)
 
     def reap(self, now: float) -> list[Ended]:
-        """The scripts that have ended since the last call; a failure sets when its group may be tried again."""
+        """The scripts that have ended since the last call; a failure sets when the same may be tried again."""
         self.leaving = [process for process in self.leaving if process.poll() is None]
         ended = []
         for group, (program, process) in list(self.running.items()):
@@ -173,17 +177,26 @@ class Crew:
                 self.again[group] = again._replace(tries=again.tries + 1, due=now + _wait(again.tries + 1))
             elif code:
                 self.failed[group] = said.removeprefix("takeover: ") if program == "takeover" else ""
-                self.failures[group] = self.failures.get(group, 0) + 1
-                killed = code < 0 and self.failures[group] == 1
-                self.retry_at[group] = now + (AFTER_KILL if killed else _wait(self.failures[group]))
+                self._put_off((program, group), code, now)
             else:
                 if self.again.pop(group, None):
                     self._remember()
                 self.failed.pop(group, None)
-                self.failures.pop(group, None)
-                self.retry_at.pop(group, None)
+                self.failures.pop((program, group), None)
+                self.retry_at.pop((program, group), None)
             ended.append(Ended(group, program, code, said))
         return ended
+
+    def _put_off(self, task: Task, code: int, now: float) -> None:
+        """It has failed: the more often of late, the longer until it is tried again."""
+        long_ago = now - self.retry_at.get(task, now) > RETRY_AT_MOST
+        self.failures[task] = 1 if long_ago else self.failures.get(task, 0) + 1
+        killed = code < 0 and self.failures[task] == 1
+        self.retry_at[task] = now + (AFTER_KILL if killed else _wait(self.failures[task]))
+
+    def not_before(self, program: str, group: str) -> float:
+        """When the program may be started on the group again, after it has failed; 0.0 if it has not."""
+        return self.retry_at.get((program, group), 0.0)
 
     def _remember(self) -> None:
         """For a loop that starts anew in this boot."""

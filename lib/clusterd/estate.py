@@ -82,9 +82,8 @@ class Estate:
     def _take(self, record: Record) -> None:
         self.records[record.group] = record
         if self._held(record) and record.phase in ownership.RENEWED:
-            if record.group not in self.up:
-                self.up_since.pop(record.group, None)
-                self.announce_at.pop(record.group, None)
+            for known in () if record.group in self.up else (self.up_since, self.announce_at):
+                known.pop(record.group, None)
             self.up.add(record.group)
         else:
             self.up.discard(record.group)
@@ -120,7 +119,8 @@ class Estate:
             unheard=tuple(crew.unheard.get(group, ())) if ordered else (),
             silent_since=reach.silent_since(asked, now),
             answered=reach.answered(asked, now),
-            retry_at=crew.retry_at.get(group, 0.0),
+            retry_at=crew.not_before("takeover", group),
+            move_at=crew.not_before("release", group),
             failed=crew.failed.get(group, ""),
         )
 

@@ -30,11 +30,13 @@ def lasting(rules: Rules, own: Own, now: float) -> bool:
     return own.granted_until - now > rules.lease + SLACK
 
 
-def enough(rules: Rules, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
+def enough(rules: Rules, me: Me, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
     """Whether a takeover may be ordered. With a fence agent the takeover itself waits for the grant, after fencing:
-    what the node that is then off has in etcd is taken from it, without waiting for the end of its lease.
+    what the node that is then off has in etcd is taken from it, without waiting for the end of its lease. Not so if
+    etcd does not answer this node: it would switch off a peer that may be well, and could then take nothing.
     """
-    fences = rules.fencing and any(not peer.fresh(rules, now) for peer in peers)
+    answers = me.arbiter_lost_since is None
+    fences = rules.fencing and answers and any(not peer.fresh(rules, now) for peer in peers)
     return not rules.arbiter or fences or lasting(rules, own, now)
 
 

@@ -26,7 +26,11 @@ class Peers:
             peer = self.peers.get(seen.name)
             if peer is None:
                 continue
-            heard = {path: None if age is None else old.written - age for path, age in seen.paths.items()}
+            heard = {
+                path: None if age is None else old.written - age
+                for path, age in seen.paths.items()
+                if path in (*self.nearby, LAN)
+            }
             groups = {
                 name: Claim(claim["epoch"], claim["holder"], claim["held"], claim["pinned"])
                 for name, claim in seen.groups.items()
@@ -81,7 +85,8 @@ class Peers:
     def expect_lan(self, mine: bool, now: float) -> None:
         """The LAN is a path only while both ends have an address there; it counts from when that began.
 
-        It is not forgotten while it is where the peer was heard last: that would make a silence longer than it is.
+        It is not forgotten while it is where the peer was heard last; what was heard there a moment after another path
+        counts for that one. Or the peer's silence would be longer than it is.
         """
         for name, peer in self.peers.items():
             word = self.words.get(name)
@@ -90,9 +95,10 @@ class Peers:
                 self.peers[name] = peer._replace(heard={**peer.heard, LAN: now})
             elif not expected and LAN in peer.heard and peer.silence(now) is not None:
                 heard = {path: at for path, at in peer.heard.items() if path != LAN}
-                last = (peer.heard[LAN] or 0.0) - self.config.heartbeat.interval
-                if any(at is not None and at >= last for at in heard.values()):
-                    self.peers[name] = peer._replace(heard=heard)
+                there, least = peer.heard[LAN] or 0.0, self.config.heartbeat.interval
+                last, path = max((at or 0.0, path) for path, at in heard.items())
+                if last >= there - least:
+                    self.peers[name] = peer._replace(heard={**heard, path: max(last, there)})
 
     def note(self, rules: Rules, me: Me, now: float) -> tuple[Peer, ...]:
         """The picture of all peers, with its "since" fields brought up to date."""

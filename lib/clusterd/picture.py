@@ -91,7 +91,9 @@ class Own(NamedTuple):
     unheld_since: float | None = None
     """Since when nobody has claimed it, all peers being heard."""
     retry_at: float = 0.0
-    """After a failure: not before."""
+    """After a takeover of it failed here: no other one before..."""
+    move_at: float = 0.0
+    """...and after a hand-over failed: no other one before."""
     failed: str = ""
     """Why the last takeover of it here failed."""
     granted_until: float = float("inf")

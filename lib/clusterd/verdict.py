@@ -66,8 +66,8 @@ def decide(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> Verdict
         elif isolated:
             if own.held and own.up:
                 actions.append(Suspend(name, isolated))
-        elif not own.busy and now >= own.retry_at:
-            actions += _settled(rules, me, name, own, peers, now)
+        elif not own.busy:
+            actions += [each for each in _settled(rules, me, name, own, peers, now) if now >= _not_before(own, each)]
     if not any(own.held for own in me.groups.values()):
         actions += standing.leave(rules, me, peers, now) or standing.enter(me, heard)
     asks = _ungranted(rules, me, actions, peers, now)
@@ -79,7 +79,7 @@ def _ungranted(
 ) -> list[Acquire | Resume]:
     """What needs a grant of the arbiter that there is not: it is asked for, and then decided again."""
     needing = [action for action in actions if isinstance(action, Acquire | Resume)]
-    return [action for action in needing if not grant.enough(rules, me.groups[action.group], peers, now)]
+    return [action for action in needing if not grant.enough(rules, me, me.groups[action.group], peers, now)]
 
 
 def _epochs(me: Me, asks: list[Acquire | Resume]) -> dict[str, int]:
@@ -90,6 +90,11 @@ def _epochs(me: Me, asks: list[Acquire | Resume]) -> dict[str, int]:
 
 def _why_ending(own: Own) -> str:
     return "the arbiter has not confirmed it in time" if own.granted_until else "the arbiter does not grant it"
+
+
+def _not_before(own: Own, action: Action) -> float:
+    """When the action may be tried, after it has failed."""
+    return own.move_at if isinstance(action, HandOver | Failback) else own.retry_at
 
 
 def _settled(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> list[Action]:
@@ -251,7 +256,7 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
         return []
     epoch, holder = latest(me, peers, name)
     silent = _silent(rules, own, now)
-    gone = quorum.gone(rules, me, peers, now)
+    gone = [] if _answers(rules, me, peers, now) else quorum.gone(rules, me, peers, now)
     if not (silent or (rules.fencing and all(hung(rules, peer, now) for peer in gone))):
         return []
     if gone and holder not in [peer.name for peer in heard]:
@@ -269,6 +274,17 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
     if silent and _may_start_alone(rules, me, own, holder, peers, now):
         return [Acquire(name, epoch + 1, "no peer has been heard since the start")]
     return []
+
+
+def _answers(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> bool:
+    """Whether a peer that is not heard has just answered for another group that it has: so it lives, and what was asked
+    about this one was lost. Not for ever: somebody else may have put up that address. With a fence agent it may answer.
+    """
+    if rules.fencing:
+        return False
+    lately = [peer for peer in peers if rules.isolated_after < (peer.silence(now) or 0.0) < rules.dead_after + UNHELD]
+    answering = [name for name, own in me.groups.items() if own.answered and not own.up]
+    return any(peer.claim(name).held for peer in lately for name in answering)
 
 
 def _may_start_alone(rules: Rules, me: Me, own: Own, holder: str, peers: tuple[Peer, ...], now: float) -> bool:

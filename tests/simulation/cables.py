@@ -1,5 +1,6 @@
 """What reaches whom: the heartbeat's cables, the LAN with its hosts and clients, and what is wrong with them."""
 
+import itertools
 import random
 from collections import Counter
 
@@ -28,18 +29,27 @@ class Cables:
         """Since when a node is out of reach of every reference host."""
         self.dark: dict[str, tuple[float, float]] = {}
         """From when to when it last was."""
+        self.whole_since: dict[tuple[str, ...], float] = dict.fromkeys(itertools.combinations(nodes, 2), 0.0)
+        """Since when whatever one of two nodes asks the other on the LAN is answered at once; nothing if it is not."""
 
     def cut(self, things: list[Cut], now: float) -> None:
         """Break them."""
         self.cuts.update(things)
-        self._note(now)
+        self.note(now)
 
     def mend(self, things: list[Cut], now: float) -> None:
         """Take that fault away again."""
         self.cuts.subtract(things)
-        self._note(now)
+        self.note(now)
 
-    def _note(self, now: float) -> None:
+    def note(self, now: float) -> None:
+        """Something has changed."""
+        for one, other in itertools.combinations(self.nodes, 2):
+            chance = self.loss[LAN] or self.delay[LAN]
+            if self.direct(LAN, one, other) and self.direct(LAN, other, one) and not chance:
+                self.whole_since.setdefault((one, other), now)
+            else:
+                self.whole_since.pop((one, other), None)
         for node in self.nodes:
             if any(self.host(node, host) for host in self.hosts):
                 since = self.lost_hosts_at.pop(node, None)
@@ -63,6 +73,10 @@ class Cables:
         """Whether the reference host is on, and question and answer get through."""
         return self.client(node) and not (self.cuts.get(("host", host)) or self.cuts.get(("far", node, host)))
 
+    def asked(self, one: str, other: str) -> float:
+        """Since when each of the two is answered by the other on the LAN; infinity if it is not."""
+        return self.whole_since.get((one, other), self.whole_since.get((other, one), float("inf")))
+
     def client(self, node: str) -> bool:
         """Whether a client somewhere on the LAN can talk to the node."""
         return not (self.cuts.get(("out", node)) or self.cuts.get(("in", node)))
@@ -82,6 +96,10 @@ class Cables:
         delay = self.delay[path]
         base = 0.0002 + 0.0008 * self.random.random()
         return base + self.random.random() * max(delay) if delay else base
+
+    def slowest(self) -> float:
+        """Seconds by which a packet may now be late by chance."""
+        return max((*self.delay[HEARTBEAT], *self.delay[LAN]), default=0.0)
 
     def overtakers(self, path: str) -> int:
         """How many later ones arrive before this packet."""

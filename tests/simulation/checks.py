@@ -20,6 +20,8 @@ TOGETHER = 1.0
 """Seconds in which two holders that can talk to each other again must be one."""
 STALE = 1.3
 """Seconds after which nothing may be taken on the evidence of then."""
+ASKED = 0.6
+"""Seconds in which everybody has asked the LAN for the address before it is taken, even a person."""
 IN_THE_ACT = 0.1
 """Seconds that it takes to put an address up, at most."""
 LATENCY = 0.002
@@ -145,7 +147,8 @@ class Checks:
             # Both decided before they could know of each other, and the one that was late has not been told since.
             why = self._excuse(intruder, before)
         warned = self.world.heard.get((intruder, holder), -1.0)
-        in_time = max(since, raised.by.told_at) + LATENCY < warned < raised.at - IN_THE_ACT / 2
+        sent = warned - LATENCY - self.world.cables.slowest()
+        in_time = max(since, raised.by.told_at) < sent and warned < raised.at - IN_THE_ACT / 2
         if in_time and holder not in self._unwell(raised.at):
             why = ""  # it has heard that the other is going to take it, and had the time to let go
         settings = self.world.settings
@@ -186,7 +189,7 @@ class Checks:
         heard = by.heard[holder] > by.told_at - 0.9 * quiet or by.answered[holder] > by.told_at - 0.9 * RECENT
         if handed or heard or holder in by.vouched:
             return ""
-        if self._outnumbered(by.machine.name, by.heard, by.told_at):
+        if self._outnumbered(by.machine.name, by.heard, by.told_at) or self._answering(holder, raised):
             return ""
         lost = world.cables.lost_hosts_at.get(holder)
         if lost is None and holder in world.cables.dark and world.cables.dark[holder][1] > by.told_at:
@@ -202,6 +205,15 @@ class Checks:
         if lost is None or lost > recent or majority:
             return SPLIT
         return ""
+
+    def _answering(self, holder: str, raised: Raised) -> bool:
+        """Whether the holder's address, and nothing but the LAN between it and the one that took it, was there for as
+        long as that has to ask: whatever it did, it would have been answered.
+        """
+        asked = raised.by.told_at - ASKED
+        before = self.raised.get((self._group(raised.by), holder))
+        since = max(before.at if before else 0.0, self.world.machines[holder].clocks.booted_at)
+        return since < asked and self.world.cables.asked(holder, raised.by.machine.name) < asked
 
     def _in_the_act(self, raised: Raised) -> bool:
         """Whether its script was stopped in the very act: too late for it to see how late it is."""

@@ -260,6 +260,8 @@ def _loss(world: World, fault: Fault) -> None:
         ):
             effects[path].append(amount)
             world.clock.at(world.clock.now + fault.lasts, effects[path].remove, amount)
+    world.cables.note(world.clock.now)
+    world.clock.at(world.clock.now + fault.lasts, world.cables.note, world.clock.now + fault.lasts)
 
 
 def _reorder(world: World, fault: Fault) -> None:

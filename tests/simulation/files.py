@@ -94,13 +94,17 @@ class Files:
     def copied(self, sender: "Machine", receiver: "Machine", group: str, copy: Copy) -> None:
         """A pass replaces what the receiver has; whatever is not in what replaces it goes to a backup set."""
         version, old = copy.version, receiver.tree.get(group, 0)
+        newest = self.epochs.get((receiver.name, group), 0)
         self.copies += 1
         if not self.contains(version, old):
             self.set_aside.add((receiver.name, old))
             self.backed_up += 1
-            self.backwards += self.contains(old, version)
+            if self.contains(old, version):
+                self.backwards += 1
+                if copy.epoch == newest:
+                    text = f"a pass from {sender.name} brings {receiver.name} older files of {group}"
+                    self.world.violated(f"{text}, of the same epoch")
             self._check_found(sender, receiver, group, copy)
-        newest = self.epochs.get((receiver.name, group), 0)
         if copy.epoch < newest:
             text = f"a pass from {sender.name} with epoch {copy.epoch} replaces files of {group} on {receiver.name}"
             self.world.violated(f"{text} that were written with epoch {newest}")

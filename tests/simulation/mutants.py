@@ -16,6 +16,7 @@ from clusterd import (
     handover,
     leftovers,
     mistaken,
+    ownership,
     passes,
     peers,
     picture,
@@ -25,12 +26,13 @@ from clusterd import (
     verdict,
     watch,
 )
-from clusterd.actions import Resume
-from clusterd.model import Config, Group, Node
+from clusterd.actions import HandOver, Resume
+from clusterd.model import Config, Group, Node, Service
 from clusterd.ownership import Record
-from clusterd.picture import Me, Own, Peer, Rules
+from clusterd.picture import Me, Own, Peer, Rules, fit
 from clusterd.setback import Moment
 from simulation import devices, present
+from simulation.world import ADDRESSES
 
 
 class Mutant(NamedTuple):
@@ -74,6 +76,20 @@ def _ask_without_reach(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float
     return _QUESTIONS(rules, me._replace(reach=1), peers, now)
 
 
+def _ask_hosts_only(self: devices.Socket, target: str) -> bool:
+    return target in ADDRESSES or _PROBE(self, target)
+
+
+def _anybodys(service: Service, **_: Any) -> int:
+    return ownership.read(service.home).epoch
+
+
+def _hand_over_for_nothing(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> list[Any]:
+    found = _KEEP(rules, me, name, own, peers, now)
+    idle = not found and own.home == me.name and now > _LATE and fit(rules, me, peers[0], now)
+    return [HandOver(name, peers[0].name, "for nothing")] if idle and not peers[0].standby else found
+
+
 def _silent_soon(_rules: Rules, own: Own, _now: float) -> bool:
     return own.silent_since is not None and not own.answered
 
@@ -112,7 +128,7 @@ def _resume_only_what_is_down(rules: Rules, me: Me, name: str, own: Own, *rest: 
 
 
 def _without_patience(rules: Rules, me: Me, *rest: Any) -> Any:
-    groups = {name: own._replace(retry_at=0.0) for name, own in me.groups.items()}
+    groups = {name: own._replace(retry_at=0.0, move_at=0.0) for name, own in me.groups.items()}
     return _DECIDE(rules, me._replace(groups=groups), *rest)
 
 
@@ -148,6 +164,8 @@ def _sent_to_anybody(self: passes.Record, _node: str) -> Moment | None:
     return _ALONE(self, sent.node if sent else "")
 
 
+_LATE = 6.0
+_PROBE, _KEEP = devices.Socket.probe, verdict._keep
 _COUNT, _ALONE = quorum._count, passes.Record.alone_since
 _ISOLATED = verdict._isolated
 _DUE, _ALONE_MAY, _RESUME = picture.due, verdict._may_start_alone, verdict._resume
@@ -163,6 +181,24 @@ MUTANTS = (
         ((verdict, "_silent", lambda *_: True), _IN_VAIN),
         rows=("somebody on the LAN answers",),
     ),
+    Mutant(
+        "does not ask the LAN for an address",
+        ((devices.Socket, "probe", _ask_hosts_only), _IN_VAIN),
+        ("freeze",),
+    ),
+    Mutant(
+        "takes from one that answers for another group",
+        ((verdict, "_answers", lambda *_: False),),
+        ("one way everywhere", "loss"),
+        together=True,
+        rows=("every peer that is not heard is dead, and one of them held it",),
+    ),
+    Mutant(
+        "mirrors what it does not hold, and takes that",
+        ((guards, "check_holder", _anybodys), (guards, "check_sender", lambda *_: None)),
+        ("power", "power of both"),
+    ),
+    Mutant("hands over what it serves, for nothing", ((verdict, "_keep", _hand_over_for_nothing),)),
     Mutant(
         "takes after one missed datagram",
         ((quorum, "dead", _silence_of(lambda rules: rules.interval)), _IN_VAIN),

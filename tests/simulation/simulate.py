@@ -33,7 +33,15 @@ from simulation.world import PAIR, World  # noqa: E402
 BOUND = 60.0
 """Seconds after the last fault in which the cluster is whole again; failed scripts are tried again ever more rarely."""
 CALM = 0.3
-"""Seconds for which it must be whole."""
+"""Seconds for which it must be whole..."""
+IN_PASSING = 2.5
+"""Seconds for which a pass may be missing meanwhile, after a hand-over."""
+MISTAKEN = 0.2
+"""How often a pass of a group begins on a node that does not hold it."""
+WATCHED = 10
+"""...and on every day of so many for longer than anything takes that may come due..."""
+LONGER = 6.0
+"""...which is this beyond its lease and twice its hold_down: then nothing may move any more."""
 
 
 class Outcome(NamedTuple):
@@ -82,18 +90,9 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
     world.clock.run(over, checks.after)
     world.trace("", "all faults are over")
     faults.heal(world, lift=lot.random() < 0.7)
-    whole_since = None
-    while not world.violations and world.clock.now < over + BOUND:
-        world.clock.run(world.clock.now + CALM / 2, checks.after)
-        if missing(world):
-            whole_since = None
-        elif whole_since is None:
-            whole_since = world.clock.now
-        elif world.clock.now - whole_since >= CALM:
-            break
-    else:
-        if not world.violations:
-            world.violated(f"not whole {BOUND:.0f} s after the last fault: {missing(world)}")
+    whole_at = _heal(world, checks, over)
+    if not world.violations and seed % WATCHED == 0:
+        _watch(world, LONGER + settings.lease + 2 * settings.hold_down)
     if lost := files.lost():
         world.violated(lost)
     world.close()
@@ -108,13 +107,43 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
         checks.moves,
         world.clock.done,
         world.clock.now,
-        (whole_since or world.clock.now) - over,
+        whole_at - over,
         files.copies,
         files.backed_up,
         files.backwards,
         world.story or [],
         f"--seed {seed} --nodes {settings.nodes}" + (f" --mutant {shlex.quote(mutant)}" if mutant else ""),
     )
+
+
+def _heal(world: World, checks: Checks, over: float) -> float:
+    """All faults are over: wait until all is well for a moment, for as long as that may take; since when it is."""
+    whole_since = None
+    while not world.violations and world.clock.now < over + BOUND:
+        world.clock.run(world.clock.now + CALM / 2, checks.after)
+        if missing(world):
+            whole_since = None
+        elif whole_since is None:
+            whole_since = world.clock.now
+        elif world.clock.now - whole_since >= CALM:
+            return whole_since
+    if not world.violations:
+        world.violated(f"not whole {BOUND:.0f} s after the last fault: {missing(world)}")
+    return world.clock.now
+
+
+def _watch(world: World, seconds: float) -> None:
+    """All is well, and stays so: nothing moves without a reason."""
+    moves, until = world.checks.moves, world.clock.now + seconds
+    well_at = world.clock.now
+    while not world.violations and world.clock.now < until:
+        world.clock.run(world.clock.now + CALM, world.checks.after)
+        fault = missing(world)
+        well_at = well_at if fault else world.clock.now
+        if world.clock.now - well_at > IN_PASSING:
+            world.violated(f"all was well, and no fault came: {fault}")
+        elif world.checks.moves != moves:
+            world.violated("all was well, no fault came, and an address has moved")
 
 
 def _drawn(lot: random.Random, world: World, kind: mutants.Mutant) -> list[faults.Fault]:
@@ -146,10 +175,11 @@ def _remember(fact: dict[str, object]) -> None:
 
 
 def _cron(world: World, machine: Machine) -> None:
-    """A pass of everything that is held here."""
+    """A pass of everything that is held here; now and then one of what is not, which is refused."""
     if machine.powered and not machine.frozen:
-        for group in world.holds(machine):
-            if machine.has(group):
+        held = [group for group in world.holds(machine) if machine.has(group)]
+        for group in world.nodes:
+            if group in held or world.clock.random.random() < MISTAKEN:
                 scripts.mirror_due(world, machine, group)
     world.clock.at(world.clock.now + PASS_EVERY, _cron, world, machine)
 

@@ -84,11 +84,11 @@ def test_an_armed_one_that_has_died_is_replaced(box: "Box", crew: Crew) -> None:
     assert journal(box)[-1] == "told go"
 
 
-def test_disarmed_but_for_some(box: "Box", crew: Crew) -> None:
+def test_one_is_disarmed_or_all(box: "Box", crew: Crew) -> None:
     crew.arm("serv1")
     crew.arm("serv2")
     processes = dict(crew.armed)
-    crew.disarm(("serv2",))
+    crew.disarm("serv1")
     assert set(crew.armed) == {"serv2"}
     wait(lambda: processes["serv1"].poll() is not None)
     assert "sent away" in journal(box)
@@ -128,7 +128,7 @@ def test_failures_are_tried_again_ever_later(box: "Box", crew: Crew) -> None:
     for _ in range(9):
         crew.takeover("serv2", 6, "a test", set())
         assert reaped(crew, 100.0) == [Ended("serv2", "takeover", 1, "no")]
-        waits.append(crew.retry_at["serv2"] - 100.0)
+        waits.append(crew.not_before("takeover", "serv2") - 100.0)
     assert waits[:4] == [RETRY, 2 * RETRY, 4 * RETRY, 8 * RETRY]
     assert waits[-1] == RETRY_AT_MOST
     box.program("takeover", "exit 0")
@@ -156,7 +156,32 @@ def test_a_killed_script_is_started_again_at_once_the_first_time(box: "Box", cre
         crew.running["serv1"][1].kill()
         [ended] = reaped(crew)
         assert ended.code == -9
-        assert crew.retry_at["serv1"] - 100.0 == pytest.approx(pause)
+        assert crew.not_before("release", "serv1") - 100.0 == pytest.approx(pause)
+
+
+def test_a_failed_hand_over_does_not_put_off_a_takeover(box: "Box", crew: Crew) -> None:
+    """Nor does it count as one, and a takeover that went well does not have the hand-over tried again at once."""
+    box.program("release", "exit 1")
+    for _ in range(3):
+        crew.start("release", "serv1")
+        reaped(crew, 100.0)
+    assert crew.not_before("takeover", "serv1") == 0.0
+    assert crew.not_before("release", "serv1") == 100.0 + 4 * RETRY
+    box.program("takeover", "exit 0")
+    crew.start("takeover", "serv1", "--resume")
+    reaped(crew, 101.0)
+    assert crew.not_before("release", "serv1") == 100.0 + 4 * RETRY
+
+
+def test_what_failed_long_ago_does_not_count(box: "Box", crew: Crew) -> None:
+    box.program("release", "exit 1")
+    for _ in range(5):
+        crew.start("release", "serv1")
+        reaped(crew, 100.0)
+    later = crew.not_before("release", "serv1") + RETRY_AT_MOST + 1.0
+    crew.start("release", "serv1")
+    reaped(crew, later)
+    assert crew.not_before("release", "serv1") == later + RETRY
 
 
 def test_a_takeover_that_another_node_has_overtaken_is_ended(box: "Box", crew: Crew) -> None:

@@ -73,6 +73,13 @@ def test_with_a_fence_agent_the_takeover_itself_waits() -> None:
     assert [type(each) for each in actions(RULES._replace(fencing=True), me(groups), DEAD)] == [Acquire]
 
 
+def test_who_does_not_reach_etcd_fences_nobody() -> None:
+    """It would switch off a peer that may be well, and then not be granted what it had."""
+    groups = {"serv1": held("serv1", **GOOD), "serv2": own("serv2", holder="serv2", **SILENT, **NONE)}
+    answer = decide(RULES._replace(fencing=True), me(groups, **LOST), (DEAD,), NOW)
+    assert (answer.actions, answer.asks) == ((), {"serv2": 6})
+
+
 def test_what_was_let_go_of_is_resumed_when_it_is_granted_again() -> None:
     groups = {"serv1": held("serv1", up=False, **NONE), "serv2": own("serv2", **NONE)}
     answer = decide(RULES, me(groups), (peer("serv2"),), NOW)

@@ -126,6 +126,14 @@ def test_a_path_is_not_forgotten_with_the_last_that_was_heard_on_it(pair: Config
     assert set(made.peers["serv2"].heard) == {"heartbeat"}
 
 
+def test_what_came_on_the_forgotten_path_a_moment_later_counts(pair: Config) -> None:
+    made = Peers(pair)
+    made.hear(word(pair), "heartbeat", 100.0)
+    made.hear(word(pair, 2), "lan", 100.06)
+    made.expect_lan(False, 100.1)
+    assert made.peers["serv2"].heard == {"heartbeat": 100.06}
+
+
 def test_a_pause_is_not_the_peers_silence(pair: Config) -> None:
     made = Peers(pair)
     made.hear(word(pair), "heartbeat", 100.0)
@@ -175,7 +183,11 @@ def test_the_old_view_is_gone_on_from(pair: Config) -> None:
     assert peer.heard == {"heartbeat": pytest.approx(100.0)}
     assert (peer.groups["serv2"].epoch, peer.groups["serv2"].held, peer.standby) == (4, True, "program")
     assert peer.silence(100.5) == pytest.approx(0.5)
-    # A node that has left the configuration is not remembered.
+    # A network that has left the configuration is not remembered, nor is a node.
+    elsewhere = found.peers["serv2"]._replace(paths={"heartbeat": 0.1, "lan": 0.2, "plant": 0.1})
+    made = Peers(pair)
+    made.remember(found._replace(peers={"serv2": elsewhere}))
+    assert set(made.peers["serv2"].heard) == {"heartbeat", "lan"}
     gone = found._replace(peers={"serv9": found.peers["serv2"]._replace(name="serv9")})
     made = Peers(pair)
     made.remember(gone)

@@ -114,8 +114,9 @@ def test_no_failback_while_the_group_is_being_worked_on() -> None:
 
 
 def test_failback_waits_after_a_failed_one() -> None:
-    assert actions(RULES, away(retry_at=NOW + 1), back()) == []
-    assert actions(RULES, away(retry_at=NOW), back()) == [Failback("serv2", "serv2")]
+    assert actions(RULES, away(move_at=NOW + 1), back()) == []
+    assert actions(RULES, away(move_at=NOW), back()) == [Failback("serv2", "serv2")]
+    assert actions(RULES, away(retry_at=NOW + 1), back()) == [Failback("serv2", "serv2")]
 
 
 def test_manual_failback_is_left_to_a_person_who_is_told() -> None:
@@ -247,6 +248,22 @@ def test_it_is_not_taken_while_a_takeover_is_under_way_or_has_just_failed() -> N
     for about in ({"busy": True}, {"retry_at": NOW + 1}):
         who = me({"serv1": held("serv1"), "serv2": own("serv2", **SILENT, **about)})
         assert actions(RULES, who, DEAD) == []
+
+
+def test_a_peer_that_answers_for_another_group_lives() -> None:
+    """It has both, and what was asked about the one was lost. With a fence agent it may answer; and not for ever."""
+    who = me({"serv1": own("serv1", holder="serv2", **SILENT), "serv2": own("serv2", answered=True)})
+    both = peer("serv1", "serv2", ago=RULES.dead_after + 0.01)
+    assert actions(RULES, who, both) == []
+    assert actions(RULES, who, peer("serv1", ago=RULES.dead_after + 0.01)) == [Acquire("serv1", 6, "serv2 is dead")]
+    later = peer("serv1", "serv2", ago=RULES.dead_after + UNHELD + 0.01)
+    assert [each.group for each in actions(RULES, who, later)] == ["serv1"]
+    assert [each.group for each in actions(RULES._replace(fencing=True), who, both)] == ["serv1"]
+
+
+def test_a_takeover_does_not_wait_for_a_hand_over_that_has_failed() -> None:
+    who = me({"serv1": held("serv1"), "serv2": own("serv2", **SILENT, move_at=NOW + 300)})
+    assert actions(RULES, who, DEAD) == [Acquire("serv2", 6, "serv2 is dead")]
 
 
 def test_the_highest_epoch_that_anybody_named_is_exceeded() -> None:
@@ -779,6 +796,7 @@ some_own = st.builds(
     answered=st.booleans(),
     unheld_since=times,
     retry_at=st.sampled_from((0.0, NOW - 1, NOW + 1)),
+    move_at=st.sampled_from((0.0, NOW - 1, NOW + 1)),
 )
 some_me = st.builds(
     Me,
@@ -883,6 +901,7 @@ def time_only_counts_as_a_distance(rules: Rules, who: Me, peers: list[Peer]) -> 
             silent_since=moved(group.silent_since),
             unheld_since=moved(group.unheld_since),
             retry_at=group.retry_at + day,
+            move_at=group.move_at + day,
         )
         for name, group in who.groups.items()
     }

@@ -292,7 +292,7 @@ def test_failed_scripts_are_told_and_tried_again_later(make: Make, site: Site, p
     talk(loop, peer, until=lambda: "takeover-failed" in site.told())
     talk(loop, peer, 1.0)
     assert len([line for line in site.journal() if "--resume" in line]) == 1
-    assert loop.crew.retry_at["serv1"] > view.now() + 1
+    assert loop.crew.not_before("takeover", "serv1") > view.now() + 1
 
 
 def test_a_new_loop_goes_on_where_the_old_one_was(make: Make, site: Site, peer: Peer) -> None:
