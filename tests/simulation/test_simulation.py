@@ -1,6 +1,9 @@
 """The simulation as a test: nothing is violated, and whatever rule is weakened, something is."""
 
 import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -41,6 +44,19 @@ def check_exceptions(outcomes: list[Outcome]) -> None:
 def test_a_schedule_can_be_replayed() -> None:
     once, again = simulate.run(7, 1, 1), simulate.run(7, 1, 1)
     assert list(once) == list(again)
+
+
+def test_a_failure_prints_the_words_that_replay_it() -> None:
+    """In other processes, in which sets and dicts are in another order."""
+    mutant = mutants.MUTANTS[0].name
+    found = next(
+        outcome for seed in range(ENOUGH) for outcome in simulate.run(seed, 1, 1, mutant) if outcome.violations
+    )
+    words = [sys.executable, str(simulate.__file__), *shlex.split(found.again)]
+    for hashes in ("1", "2"):
+        again = subprocess.run(words, env={"PYTHONHASHSEED": hashes}, capture_output=True, text=True, check=False)
+        assert again.returncode == 1
+        assert found.violations[0] in again.stdout
 
 
 @pytest.mark.parametrize("mutant", [mutant.name for mutant in mutants.MUTANTS])
