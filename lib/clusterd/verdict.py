@@ -256,7 +256,7 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
         return []
     epoch, holder = latest(me, peers, name)
     silent = _silent(rules, own, now)
-    gone = [] if _answers(rules, me, peers, now) else quorum.gone(rules, me, peers, now)
+    gone = [] if _answers(rules, me, name, peers, now) else quorum.gone(rules, me, peers, now)
     if not (silent or (rules.fencing and all(hung(rules, peer, now) for peer in gone))):
         return []
     if gone and holder not in [peer.name for peer in heard]:
@@ -276,14 +276,14 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
     return []
 
 
-def _answers(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> bool:
+def _answers(rules: Rules, me: Me, group: str, peers: tuple[Peer, ...], now: float) -> bool:
     """Whether a peer that is not heard has just answered for another group that it has: so it lives, and what was asked
     about this one was lost. Not for ever: somebody else may have put up that address. With a fence agent it may answer.
     """
     if rules.fencing:
         return False
     lately = [peer for peer in peers if rules.isolated_after < (peer.silence(now) or 0.0) < rules.dead_after + UNHELD]
-    answering = [name for name, own in me.groups.items() if own.answered and not own.up]
+    answering = [name for name, own in me.groups.items() if own.answered and not own.up and name != group]
     return any(peer.claim(name).held for peer in lately for name in answering)
 
 
