@@ -137,10 +137,6 @@ def _revive(self: devices.Keeper, places: Any) -> None:
         self.machine.kernel[where.group] = present.world.clock.now + self.seconds
 
 
-def _isolated_if_it_hears_nobody(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> str:
-    return _ISOLATED(rules, me, tuple(peer._replace(hears_me=True) for peer in peers), now)
-
-
 def _off_without_proof(config: Config, node: Node) -> None:
     fence.act(config, node, "off")
 
@@ -167,7 +163,6 @@ def _sent_to_anybody(self: passes.Record, _node: str) -> Moment | None:
 _LATE = 6.0
 _PROBE, _KEEP = devices.Socket.probe, verdict._keep
 _COUNT, _ALONE = quorum._count, passes.Record.alone_since
-_ISOLATED = verdict._isolated
 _DUE, _ALONE_MAY, _RESUME = picture.due, verdict._may_start_alone, verdict._resume
 _LOST, _QUESTIONS, _DECIDE = verdict._lost, picture.questions, verdict.decide
 _LATEST, _COPY = picture.latest, handover.copy
@@ -225,12 +220,6 @@ MUTANTS = (
         ("all cables pulled", "heartbeat cut", "slow disk", "starve"),
         True,
         first=1300,
-    ),
-    Mutant(
-        "counts on a peer that does not hear it",
-        ((verdict, "_isolated", _isolated_if_it_hears_nobody),),
-        first=1400,
-        rows=("I am isolated",),
     ),
     Mutant(
         "both ends of a cut take at once",
@@ -337,13 +326,6 @@ MUTANTS = (
         "goes on receiving while it serves",
         ((leftovers, "cut_off", lambda _services: None), (rollback, "settle", lambda _service: None)),
         ("freeze",),
-    ),
-    Mutant(
-        "goes on receiving when it answers",
-        ((leftovers, "cut_off", lambda _services: None),),
-        ("all cables pulled", "heartbeat cut"),
-        together=True,
-        first=200,
     ),
     Mutant(
         "gives up what the disk did not take",
