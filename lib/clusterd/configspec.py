@@ -8,8 +8,11 @@ must be given. A service's own file: configservice.py.
 from clusterd.configservice import SERVICE as SERVICE
 
 CLUSTER = """
-# The cluster's name, for people: notices and status show it.
-# ! Nothing depends on it, but two clusters of one name are hard to tell apart in a mail.
+# The cluster's name, for people: the title of each notice has it. With [arbiter] kind = etcd it is also the place
+# of the groups' keys in etcd, /clusterd/NAME/. Where groups have both of a NIC's own MAC addresses, one for its idle
+# time is made from this and the node's name.
+# ! Two clusters of one name on one etcd take each other's groups. Changed on one node before the other, etcd can
+# grant a group to both: change it only with one node in standby (runbook, Change the configuration).
 name = label
 
 # The hostnames of all nodes, without their domain. Each node needs its own file NODE.conf, and each gives its
