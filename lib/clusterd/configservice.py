@@ -84,12 +84,13 @@ bandwidth = number(min=0, max=1000000000, default=0)
 # ! See there.
 max_delete = max_delete(default=None)
 
-# A command, as a list of words, on the sender before each pass, for example a database dump. If it fails there is
-# no pass.
+# A command, as a list of words, on the sender before each pass, for example a database dump; but not before the
+# last one of a hand-over, when the service is stopped: a dump is then as old as the first pass of that hand-over.
+# Ended after one hour. CLUSTERD_SERVICE and CLUSTERD_PEER are in its environment. If it fails there is no pass.
 # ! One that takes longer than every: passes fall behind.
 before = words(default=list())
 
-# A command on the sender after each complete pass.
+# The same after each complete pass, and not after the last pass of a hand-over.
 # ! Its failure is told, and changes nothing about the pass.
 after = words(default=list())
 """
