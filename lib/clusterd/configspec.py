@@ -214,7 +214,8 @@ from = mail(default=root)
 smtp = smtp(default='')
 
 # A program that gets each event as JSON on its stdin, and its arguments: a list of words. Empty: none.
-# ! It is ended after ten seconds: what takes longer belongs into the background.
+# ! It is ended after five seconds, and called again later, as when it does not exit 0: what takes longer belongs
+# into the background.
 command = words(default=list())
 """
 """cluster.conf"""
