@@ -23,7 +23,8 @@ The folder `/etc/cluster.d` (or `--config DIR`, or `$CLUSTERD_CONF`) is the same
 | `key` | the shared secret of the heartbeats: at least 16 bytes, mode 0600; [another one](security.md) |
 | `known_hosts` | the nodes' ssh host keys |
 
-`conf/` has all of them for a pair, commented, to begin with. Other files are left alone.
+`conf/` has all `.conf` files for a pair, commented, to begin with; `key` and `known_hosts` are made in steps 6 and 7
+of INSTALL. Other files are left alone.
 
 **Syntax.** `key = value`, `[section]`, `[[section within it]]`; `#` begins a comment, also behind a value. Commas make
 a list. A value that contains a comma or a `#` stands in quotes. A command is a list of words, `/usr/bin/thing, --now`;

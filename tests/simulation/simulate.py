@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Two or three nodes through as many bad days as asked: the watchdog's real code in a simulated world.
 
-python tests/simulation/simulate.py --schedules 2000 --jobs 2
-python tests/simulation/simulate.py --seed 4711 -v      one of them again, with its whole story
-python tests/simulation/simulate.py --seed 7 --nodes 3  three nodes instead of two
+`make venv` once; the system's own Python has not all that it needs. Then:
+
+.venv/bin/python tests/simulation/simulate.py --schedules 2000 --jobs 2
+.venv/bin/python tests/simulation/simulate.py --seed 4711 -v      one of them again, with its whole story
+.venv/bin/python tests/simulation/simulate.py --seed 7 --nodes 3  three nodes instead of two
 """
 
 import argparse
