@@ -19,8 +19,12 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def race(commands: dict[str, list[str]], rounds: int, warm: int = 1) -> dict[str, list[list[float]]]:
+def race(
+    commands: dict[str, list[str]], rounds: int, warm: int = 1, settle: bool = False
+) -> dict[str, list[list[float]]]:
     """Run each command once a round, beginning with another one each time; a few rounds before do not count.
+
+    `settle`: what others have left to be written is on the disk before each command begins.
 
     Returns [seconds, seconds of CPU time] of each run, by name. Ends with an error if a command fails.
     """
@@ -29,6 +33,8 @@ def race(commands: dict[str, list[str]], rounds: int, warm: int = 1) -> dict[str
     for number in range(-warm, rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
+            if settle:
+                os.sync()
             result = timed(commands[name])
             if number >= 0:
                 taken[name].append(result)

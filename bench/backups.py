@@ -7,11 +7,15 @@ from bench.report import Row, seconds
 from bench.starts import interpreter
 
 LISTED, PURGED, FOUND = "list", "purge", "find -delete"
+ORDERS = ((PURGED, FOUND), (FOUND, PURGED))
+"""One a round: whoever is first has the older tree, and a disk on which nothing was deleted just before."""
 LIMIT = 1.5
 """Seconds that the list may take."""
 TIMES = 1.5
 SETS = 1000
 OURS, OTHERS = "/var/lib/clusterd/backups", "/var/lib/bench-backups"
+TREES = {PURGED: OURS, FOUND: OTHERS}
+COMMANDS = {PURGED: ["purge_backups", "--purge"], FOUND: ["find", OTHERS, "-delete"]}
 MAKE = """
 import json, os, sys, time
 from clusterd.manifest import COMPLETE, Summary
@@ -35,18 +39,23 @@ os.sync()
 
 
 def backups(labs: Labs, files: int) -> tuple[list[Row], dict[str, Any]]:
-    """Two equal trees: the sets of the node, and the same again for find."""
+    """Two equal trees, made anew for each round: the sets of the node, and the same again for find."""
     lab = labs.pair
     wait_well(lab)
-    say(f"twice {SETS} backup sets with {files} files are made")
-    for folder in (OURS, OTHERS):
-        lab.run(HOME, [interpreter(lab), "-c", MAKE, folder, str(SETS), str(files)], timeout=3600)
-    taken = ask(lab, HOME, "race", {"commands": {LISTED: ["purge_backups"]}, "rounds": 5, "warm": 1}, 600)
-    purge = {PURGED: ["purge_backups", "--purge"], FOUND: ["find", OTHERS, "-delete"]}
-    taken |= ask(lab, HOME, "race", {"commands": purge, "rounds": 1, "warm": 0}, 3600)
-    left = int(lab.sh(HOME, f"find {OURS} -name '*-bench-*' | wc -l"))
-    if left:
-        raise ValueError(f"purge_backups left {left} of the sets")
+    taken: dict[str, list[list[float]]] = {LISTED: [], PURGED: [], FOUND: []}
+    for order in ORDERS:
+        say(f"twice {SETS} backup sets with {files} files are made, to be deleted by {', then '.join(order)}")
+        for name in order:
+            lab.run(HOME, [interpreter(lab), "-c", MAKE, TREES[name], str(SETS), str(files)], timeout=3600)
+        if not taken[LISTED]:
+            taken |= ask(lab, HOME, "race", {"commands": {LISTED: ["purge_backups"]}, "rounds": 5, "warm": 1}, 600)
+        commands = {name: COMMANDS[name] for name in order}
+        deleted = ask(lab, HOME, "race", {"commands": commands, "rounds": 1, "warm": 0, "settle": True}, 3600)
+        for name, samples in deleted.items():
+            taken[name] += samples
+        left = int(lab.sh(HOME, f"find {OURS} -name '*-bench-*' | wc -l"))
+        if left:
+            raise ValueError(f"purge_backups left {left} of the sets")
     figures = {name: seconds(each[0] for each in samples) for name, samples in taken.items()}
     what = f"{SETS} backup sets with {files} files"
     rows = [

@@ -37,12 +37,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--start-rounds", type=int, default=25, help="starts of each script (default: %(default)s)")
     made.add_argument("--idle", type=float, default=30, metavar="SECONDS", help="idle time (default: %(default)g)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
+    made.add_argument("--strict", action="store_true", help="exit 1 if a budget does not hold")
     made.add_argument("--name", default="bench", help="of the lab (default: %(default)s)")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, report; 1 if something could not be measured. A budget that does not hold is a result, not an error."""
+    """Measure, report; 1 if something could not be measured.
+
+    A budget that does not hold is a result, not an error, unless --strict says so.
+    """
     options = parser().parse_args(argv)
     if os.geteuid() != 0:
         print("bench: namespaces need root", file=sys.stderr)
@@ -75,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(facts, indent=1) + "\n")
     for item, why in failed.items():
         print(f"NOT MEASURED: {item}: {why}")
-    return 1 if failed else 0
+    broken = options.strict and any(row.holds is False for row in rows)
+    return 1 if failed or broken else 0
 
 
 def plan(labs: Labs, options: argparse.Namespace, chosen: Sequence[str]) -> dict[str, Callable[[], Measured]]:

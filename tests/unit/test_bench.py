@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import agent, keepalived, main
+from bench import agent, backups, keepalived, main
 from bench.report import Figure, Row, milliseconds, number, seconds, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +65,61 @@ def test_a_race_runs_every_command_as_often_and_tells_time_and_cpu() -> None:
     assert all(wall >= 0.05 and cpu < wall for wall, cpu in taken["slow"])
 
 
+def test_in_a_race_the_disk_settles_before_each_command_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def timed(argv: list[str]) -> list[float]:
+        done.append(argv[0])
+        return [1.0, 0.5]
+
+    monkeypatch.setattr(os, "sync", lambda: done.append("sync"))
+    monkeypatch.setattr(agent, "timed", timed)
+    agent.race({"a": ["a"], "b": ["b"]}, rounds=1, warm=0, settle=True)
+    agent.race({"a": ["a"]}, rounds=1, warm=0)
+    assert done == ["sync", "a", "sync", "b", "a"]
+
+
+class NoLab:
+    """A lab without machines: keeps what it is told to run."""
+
+    def __init__(self) -> None:
+        self.pair = self
+        self.made: list[str] = []
+
+    def run(self, _node: str, argv: list[str], timeout: float) -> None:
+        """A tree is made, in argv[3]."""
+        assert timeout
+        self.made.append(argv[3])
+
+    def sh(self, _node: str, _line: str) -> str:
+        """How many sets are left."""
+        return "0"
+
+
+def test_both_ways_to_delete_are_first_once_each_on_new_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, deleted = NoLab(), []
+    times = iter((3.0, 1.0, 2.0, 5.0))
+
+    def ask(
+        _lab: object, _node: str, _what: str, spec: dict[str, Any], _timeout: float
+    ) -> dict[str, list[list[float]]]:
+        if backups.LISTED in spec["commands"]:
+            return {backups.LISTED: [[0.5, 0.1]] * spec["rounds"]}
+        assert (spec["rounds"], spec["warm"], spec["settle"]) == (1, 0, True)
+        deleted.append(list(spec["commands"]))
+        return {name: [[next(times), 0.1]] for name in spec["commands"]}
+
+    monkeypatch.setattr(backups, "ask", ask)
+    monkeypatch.setattr(backups, "wait_well", lambda _lab: None)
+    monkeypatch.setattr(backups, "interpreter", lambda _lab: "python")
+    (listed, purged), taken = backups.backups(lab, 2000)  # type: ignore[arg-type]
+    assert deleted == [[backups.PURGED, backups.FOUND], [backups.FOUND, backups.PURGED]]
+    assert lab.made == [backups.OURS, backups.OTHERS, backups.OTHERS, backups.OURS]
+    assert listed.ours.samples == (0.5,) * 5
+    assert (purged.ours.samples, purged.peer and purged.peer.samples) == ((3.0, 5.0), (1.0, 2.0))
+    assert len(taken[backups.PURGED]) == 2
+
+
 def test_a_race_ends_with_what_a_failing_command_says() -> None:
     with pytest.raises(SystemExit, match="exit 3: it is so"):
         agent.race({"failing": ["sh", "-c", "echo it is so; exit 3"]}, rounds=1)
@@ -107,6 +164,19 @@ def test_one_item_alone_can_be_chosen() -> None:
     assert main.parser().parse_args(["--only", "pass", "--only", "start"]).only == ["pass", "start"]
     with pytest.raises(SystemExit):
         main.parser().parse_args(["--only", "everything"])
+
+
+@pytest.mark.parametrize(("took", "strict", "code"), [(1.0, True, 0), (3.0, False, 0), (3.0, True, 1)])
+def test_a_broken_budget_is_an_error_only_if_it_is_to_be(
+    took: float, strict: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [Row("list", seconds([took]), limit=1.5), Row("Fabric", seconds([1]))]
+    monkeypatch.setattr(main, "Labs", lambda _name: nullcontext())
+    monkeypatch.setattr(main, "plan", lambda *_: {"backups": lambda: (rows, {})})
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert main.main(["--strict"] if strict else []) == code
+    assert ("DOES NOT HOLD" in capsys.readouterr().out) is (took > 1.5)
 
 
 def test_the_door_opens() -> None:
