@@ -1,6 +1,7 @@
 """The watchdog's loop, turn by turn, on a real network: what it says, hears, asks, renews and starts."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from clusterd import arp, keyfile, ownership, paths, view, watch
 from clusterd.ownership import Record
+from clusterd.places import Place
+from clusterd.watchdev import Dog
 from unit.site import Peer, Site, wait
 from unit.site import made_peer as made_peer
 from unit.site import made_site as made_site
@@ -335,6 +338,48 @@ def test_a_disk_that_hangs_does_not_stop_it(make: Make, site: Site, peer: Peer) 
     talk(loop, peer, 0.5)
     assert peer.hears()["heartbeat"].groups["serv2"].epoch == 9
     pipe.write_text("the disk is back")
+
+
+def test_while_the_kernel_answers_no_renewal_no_word_comes_to_the_device(
+    make: Make, site: Site, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop turns, but an address that lapses now may stay: only a reset would end that. A pipe is the device."""
+    site.hold("serv1", 3)
+    device = tmp_path / "watchdog"
+    os.mkfifo(device)
+    hardware = os.open(device, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(Dog, "_open", lambda self: os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    loop = make()
+    loop.estate.lease = 1.0  # the kernel's own is longer: nothing lapses on a busy machine
+    loop.dog = Dog(loop.config.me()._replace(watchdog_device=str(device), watchdog_timeout=1.0), print)
+    keeper, answers, renew_one = loop.estate.keeper, threading.Event(), loop.estate.keeper._renew_one
+
+    def words() -> bytes:
+        try:
+            return os.read(hardware, 4096)
+        except BlockingIOError:
+            return b""
+
+    def stuck(where: Place, address: str) -> int:
+        answers.wait()
+        return renew_one(where, address)
+
+    try:
+        calm(loop, peer)
+        talk(loop, peer, until=words)
+        monkeypatch.setattr(keeper, "_renew_one", stuck)
+        talk(loop, peer, until=lambda: keeper.waited(view.now()) > loop.estate.lease + 0.5)
+        words()  # what was said within the lease
+        peer.hears()
+        talk(loop, peer, 1.5)
+        assert peer.hears(), "the loop turns"
+        assert words() == b""
+        answers.set()
+        talk(loop, peer, until=words)
+    finally:
+        answers.set()
+        loop.dog.disarm()
+        os.close(hardware)
 
 
 def test_a_record_that_cannot_be_read_is_neither_renewed_nor_acquired(make: Make, site: Site, peer: Peer) -> None:
