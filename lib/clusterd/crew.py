@@ -188,11 +188,17 @@ class Crew:
         return ended
 
     def _put_off(self, task: Task, code: int, now: float) -> None:
-        """It has failed: the more often of late, the longer until it is tried again."""
+        """It has failed: the more often of late, the longer until it is tried again.
+
+        After a hand-over the successor may still be on its way: for a moment nothing is taken from it either.
+        """
         long_ago = now - self.retry_at.get(task, now) > RETRY_AT_MOST
         self.failures[task] = 1 if long_ago else self.failures.get(task, 0) + 1
         killed = code < 0 and self.failures[task] == 1
-        self.retry_at[task] = now + (AFTER_KILL if killed else _wait(self.failures[task]))
+        pause = AFTER_KILL if killed else _wait(self.failures[task])
+        self.retry_at[task] = now + pause
+        taking = "takeover", task[1]
+        self.retry_at[taking] = max(self.not_before(*taking), now + min(pause, RETRY))
 
     def not_before(self, program: str, group: str) -> float:
         """When the program may be started on the group again, after it has failed; 0.0 if it has not."""

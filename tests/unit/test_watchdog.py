@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,24 @@ def test_sighup_starts_it_again_in_its_place(site: Site, start: Start) -> None:
     assert process.poll() is None
     assert site.up("serv1")
     assert site.told().count("watchdog-started") == 2
+
+
+def test_words_of_another_folder_start_it_again_as_well(
+    site: Site, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has left the folder in which a relative path was right."""
+    monkeypatch.chdir(site.box.conf.parent)
+    process = start("--config", site.box.conf.name)
+    for started in (2, 3):
+        process.send_signal(signal.SIGHUP)
+        wait(partial(_started, site, started))
+        watching(site)
+    assert process.poll() is None
+    assert "config-bad" not in site.told()
+
+
+def _started(site: Site, times: int) -> bool:
+    return site.told().count("watchdog-started") == times
 
 
 def test_an_orphaned_loop_becomes_a_watchdog(site: Site, start: Start) -> None:
