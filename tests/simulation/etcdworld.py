@@ -46,6 +46,8 @@ class Cluster:
         self.leases: dict[int, float] = {}
         self.rows: dict[str, Claim] = {}
         self.revision = 0
+        self.over = 0.0
+        """When it is out of nobody's reach any more."""
         for _ in range(self.random.choice((0, 1, 2, 3))):
             nodes = self.random.choice(((self.far,), tuple(world.machines), tuple(world.machines)))
             cut = [("etcd", node) for node in nodes]
@@ -53,6 +55,7 @@ class Cluster:
             world.clock.at(at, world.cables.cut, cut, at)
             over = at + min(LONGEST, self.random.expovariate(0.5))
             world.clock.at(over, world.cables.mend, cut, over)
+            self.over = max(self.over, over)
 
     def reached(self, node: str) -> bool:
         """Whether a majority answers the node."""

@@ -182,13 +182,6 @@ MUTANTS = (
         ("freeze",),
     ),
     Mutant(
-        "takes from one that answers for another group",
-        ((verdict, "_answers", lambda *_: False),),
-        ("one way everywhere", "loss"),
-        together=True,
-        rows=("every peer that is not heard is dead, and one of them held it",),
-    ),
-    Mutant(
         "mirrors what it does not hold, and takes that",
         ((guards, "check_holder", _anybodys), (guards, "check_sender", lambda *_: None)),
         ("power", "power of both"),

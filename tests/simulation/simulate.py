@@ -40,7 +40,7 @@ IN_PASSING = 2.5
 """Seconds for which a pass may be missing meanwhile, after a hand-over."""
 MISTAKEN = 0.2
 """How often a pass of a group begins on a node that does not hold it."""
-WATCHED = 10
+WATCHED = 9
 """...and on every day of so many for longer than anything takes that may come due..."""
 LONGER = 6.0
 """...which is this beyond its lease and twice its hold_down: then nothing may move any more."""
@@ -89,11 +89,14 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
     _begin(world, warm=lot.random() < 0.7)
     bad = _drawn(lot, world, kind)
     over = faults.plan(world, bad)
+    watched = seed % WATCHED == 0
+    if watched:
+        over = max(over, world.etcd.over)
     world.clock.run(over, checks.after)
     world.trace("", "all faults are over")
     faults.heal(world, lift=lot.random() < 0.7)
     whole_at = _heal(world, checks, over)
-    if not world.violations and seed % WATCHED == 0:
+    if not world.violations and watched:
         _watch(world, LONGER + settings.lease + 2 * settings.hold_down)
     if lost := files.lost():
         world.violated(lost)
