@@ -1,8 +1,8 @@
 """Putting back what is in a backup set: exactly as it was, and so that nothing that is there now is lost.
 
-The copying is rsync's. What it replaces goes into a new backup set. While it writes, no symlink is followed below the
-folder that it writes to, which is bound to itself in a mount namespace of its own: a folder that becomes a symlink at
-the wrong moment leads nowhere.
+The copying is rsync's. What it replaces goes into a new backup set. While it writes, no symlink is followed on the way
+to the folder that it writes to, nor below it: it is bound to itself in a mount namespace of its own, and entered before
+rsync starts. A folder that becomes a symlink at the wrong moment, this one or one below it, leads nowhere.
 """
 
 import os
@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from clusterd import backups, lock, log, manifest, model, mounts, ownership, run
+from clusterd import backups, guards, lock, log, manifest, model, mounts, ownership, passes, run
 from clusterd.errors import Busy, Failed, NotPermitted, Usage
 from clusterd.manifest import FOLDER, Entry, Summary, shown
 from clusterd.model import Service
@@ -29,9 +29,14 @@ COPY = (
 
 _FOLLOW_NOTHING = """\
 mount --rbind "$0" "$0"
-while [ "$1" != -- ]; do mount -o "remount,bind,nosymfollow,$2" "$1"; shift 2; done
+cd "$0"
+[ "$(pwd -P)" = "$0" ] || { echo "$0: another folder has taken its place" >&2; exit 1; }
+while [ "$1" != -- ]; do mount -c -o "remount,bind,nosymfollow,$2" none "$1"; shift 2; done
 shift
 exec "$@"
+"""
+"""Who owns the folder above can put a symlink in its place at any moment. So what counts is the folder that has been
+entered: its name has no symlink in it, and `.` is a mount point only if it is the one that was bound.
 """
 
 
@@ -97,14 +102,20 @@ def places(service: Service) -> list[Place]:
     """Where the files of `service` belong.
 
     Raises:
-        Failed: a mirrored folder is not there.
+        Failed: a mirrored folder is not there, or is a symlink, which no pass follows either (guards.check_place).
     """
     made = []
     for path in service.paths:
         folder = path if path.endswith("/") else f"{os.path.dirname(path)}/"
         if not os.path.isdir(folder):
             raise Failed(f"{folder}: the folder is not there; is it mounted? With --to DIR files go elsewhere")
-        made.append(_place(folder, folder))
+        place = _place(folder, folder)
+        if place.target != folder:
+            raise Failed(
+                f"{service.name}: {path}: {folder.rstrip('/')} leads through a symlink; write "
+                f"{shown(place.target.rstrip('/'))} in the configuration instead. With --to DIR files go elsewhere"
+            )
+        made.append(place)
     return sorted(set(made), key=lambda place: len(place.path), reverse=True)
 
 
@@ -183,7 +194,8 @@ def put_back_here(
     Raises:
         Busy: a pass, a hand-over or a takeover does not end; nothing was put back.
         NotPermitted: this node is not the holder.
-        Failed: not everything could be put back, or another node has taken the group meanwhile.
+        Failed: another disk, or none, is mounted where the last pass found one; or not everything could be put back,
+            or another node has taken the group meanwhile.
     """
     try:
         mirror = lock.wait_for(f"mirror-{service.name}", wait)
@@ -194,6 +206,7 @@ def put_back_here(
         if lock.held(f"group-{service.home}"):
             raise Busy(f"{service.home} is being handed over or taken over: nothing was put back; try again then")
         epoch = None if force else check_holder(service)
+        guards.check_mounts(service, passes.read(service.name))
         made = put_back(found, jobs)
         if epoch is not None:
             _check_stayed(service, epoch, made)
@@ -201,10 +214,15 @@ def put_back_here(
 
 
 def contained(folder: str) -> list[str]:
-    """What to put before a command so that it follows no symlink below `folder`, which is not the root."""
+    """What to put before a command so that it runs in `folder`, and follows no symlink below it.
+
+    `folder` is not the root and has no symlink in its name, or the command is not run. That it is the folder holds for
+    the command's working directory: `folder` may mean another one by the time that the command looks.
+    """
     known = mounts.table()
-    touched = {mount.point: mount.options for mount in mounts.below(f"{folder}/", known)}
-    touched[folder] = mounts.holding(folder, known).options
+    inside = f"{folder}/"
+    touched = {f"./{mount.point[len(inside) :]}": mount.options for mount in mounts.below(inside, known)}
+    touched["."] = mounts.holding(folder, known).options
     return [
         *("unshare", "--mount", "--propagation", "private", "sh", "-ec", _FOLLOW_NOTHING),
         *(folder, *(word for mount in sorted(touched.items()) for word in mount), "--"),
@@ -229,7 +247,7 @@ def _copy(set_id: str, kept: str, job: Job) -> None:
     manifest.copy_folder(job.place.target, below)
     argv = [
         *contained(job.place.target.rstrip("/")),
-        *(*COPY, f"--backup-dir={below}{job.place.target}", "--", source, job.place.target),
+        *(*COPY, f"--backup-dir={below}{job.place.target}", "--", source, "."),
     ]
     names = b"".join(b"./" + os.fsencode(name) + b"\0" for name in job.names)
     run.check(argv, stdin=names, timeout=LIMIT)

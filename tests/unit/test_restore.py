@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clusterd import backups, config, lock, manifest, mirror, ownership, restore, run
+from clusterd import backups, config, guards, lock, manifest, mirror, mounts, ownership, passes, restore, run
 from clusterd.errors import Busy, Failed, NotPermitted, Usage
 from clusterd.manifest import Summary
+from clusterd.model import Service
 
 if TYPE_CHECKING:
     from unit.conftest import Box
@@ -60,6 +62,11 @@ def put_back(found: Summary, tree: Path, *names: str) -> Summary:
     entries = list(backups.entries(found.set))
     chosen = restore.choose(entries, [f"{tree}/{name}" for name in names]) if names else entries
     return restore.put_back(found, restore.plan(chosen, [restore.Place(f"{tree}/", f"{tree}/")]))
+
+
+def mirrored(box: "Box") -> Service:
+    """smbd, as it is configured."""
+    return config.load(str(box.conf)).services["smbd"]
 
 
 def look(path: Path) -> str:
@@ -327,7 +334,8 @@ def test_a_path_that_is_not_mirrored_any_more(tree: Path) -> None:
         restore.plan(backups.entries(found.set), [restore.Place("/other/", "/other/")])
 
 
-def test_a_mirrored_folder_behind_a_symlink_of_the_administrator(tree: Path, tmp_path: Path) -> None:
+def test_a_folder_behind_a_symlink(tree: Path, pair_files: "Box", tmp_path: Path) -> None:
+    """What --to names is followed. A mirrored folder is not, as in a pass: its owner may have put the symlink there."""
     disk = tmp_path / "disk"
     disk.mkdir()
     (tree / "a").write_text("old")
@@ -335,10 +343,87 @@ def test_a_mirrored_folder_behind_a_symlink_of_the_administrator(tree: Path, tmp
     tree.rmdir()
     tree.symlink_to(disk)
     entries = list(backups.entries(found.set))
-    restore.put_back(found, restore.plan(entries, restore.elsewhere(str(tmp_path / "srv"))))
-    assert (tmp_path / "srv" / str(tree).strip("/") / "a").read_text() == "old"
-    restore.put_back(found, restore.plan(entries, [restore._place(f"{tree}/", f"{tree}/")]))
-    assert (disk / "a").read_text() == "old"
+    restore.put_back(found, restore.plan(entries, restore.elsewhere(str(tree))))
+    assert (disk / str(tree).strip("/") / "a").read_text() == "old"
+    smbd = mirrored(pair_files)
+    with pytest.raises(Failed) as refused:
+        restore.places(smbd)
+    words = f"smbd: {tree}/: {tree} leads through a symlink; write {disk} in the configuration instead"
+    assert words in str(refused.value)
+    with pytest.raises(Failed, match=re.escape(words)):
+        guards.check_place(smbd, f"{tree}/", None, mounts.table(), "the source")
+
+
+def test_the_folder_itself_is_replaced_by_a_symlink(tree: Path, pair_files: "Box", tmp_path: Path) -> None:
+    """Its owner, or that of the folder above it, has nothing written elsewhere by it."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "a").write_text("root's")
+    (tree / "a").write_text("the user's")
+    found = replaced(tree, "a")
+    tree.rmdir()
+    tree.symlink_to(victim)
+    for words in (("--all",), ("--all", "--force"), ("--all", "--dry-run")):
+        done = pair_files.script("restore_backup", found.set, *words)
+        assert (done.returncode, "leads through a symlink" in done.stderr) == (1, True), done.stderr
+    assert (victim / "a").read_text() == "root's"
+    assert len(backups.every()) == 1
+
+
+@pytest.mark.parametrize("before", ['mount" --rbind "*', 'mount*" none ."', 'mount*" none ./disk"', "rsync*"])
+def test_the_folder_itself_becomes_a_symlink_meanwhile(
+    tree: Path, pair_files: "Box", tmp_path: Path, before: str
+) -> None:
+    """Who owns the folder above may do that at any time, just before each of the programs starts as well."""
+    victim, away, names = tmp_path / "victim", tmp_path / "away", ["a", "disk/a"]
+    for folder in (victim / "disk", tree / "disk"):
+        folder.mkdir(parents=True)
+    for name in names:
+        (victim / name).write_text("root's")
+    # In the mount namespace of the user, that is: in one that has something mounted there it would stay in place.
+    swap = f"mv {tree} {away} && ln -s {victim} {tree}"
+    swap = f"[ -L {tree} ] || nsenter --mount=/proc/{os.getpid()}/ns/mnt sh -c '{swap}'"
+    for name in ("mount", "rsync"):
+        real = shutil.which(name)
+        pair_files.program(name, f'case "{name} $*" in {before}) {swap} ;; esac\nexec {real} "$@"')
+    subprocess.run(["mount", "-t", "tmpfs", "no disk", str(tree / "disk")], check=True)
+    try:
+        set_id = backups.create("smbd", "serv2", 2)
+        for name in names:
+            kept = Path(f"{backups.files_folder(set_id)}{tree}/{name}")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text("the user's")
+        done = pair_files.script("restore_backup", backups.finish(set_id, complete=True).set, "--all")
+        assert tree.is_symlink()
+        assert [(victim / name).read_text() for name in names] == ["root's"] * 2, done.stderr
+        if "--rbind" in before:
+            assert (done.returncode, "another folder has taken its place" in done.stderr) == (1, True), done.stderr
+        else:
+            assert [(away / name).read_text() for name in names] == ["the user's"] * 2, done.stderr
+    finally:
+        subprocess.run(["umount", str((away if away.exists() else tree) / "disk")], check=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_nothing_is_put_back_below_a_mount_point_without_its_disk(tree: Path, pair_files: "Box", force: bool) -> None:
+    """The files would be hidden once the disk is there again."""
+    (tree / "a").write_text("old")
+    found = replaced(tree, "a")
+    smbd = mirrored(pair_files)
+    jobs = restore.plan(list(backups.entries(found.set)), restore.places(smbd))
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(tree)], check=True)
+    try:
+        places = guards.check_source(smbd, passes.read("smbd"))
+    finally:
+        subprocess.run(["umount", str(tree)], check=True)
+    passes.write(passes.read("smbd")._replace(places=places))
+    with pytest.raises(Failed, match=r"no longer the mount that it was .*: is its disk mounted\?"):
+        restore.put_back_here(found, jobs, smbd, force=force)
+    assert not (tree / "a").exists()
+    assert len(backups.every()) == 1
+    passes.forget_places("smbd")
+    restore.put_back_here(found, jobs, smbd, force=force)
+    assert (tree / "a").read_text() == "old"
 
 
 def test_a_disk_mounted_inside_the_tree(tree: Path) -> None:
@@ -360,7 +445,7 @@ def test_a_disk_mounted_inside_the_tree(tree: Path) -> None:
 
 
 def test_only_the_holder_puts_back(tree: Path, pair_files: "Box") -> None:
-    service = config.load(str(pair_files.conf)).services["smbd"]
+    service = mirrored(pair_files)
     restore.check_holder(service)
     ownership.learn("serv1", 4, "serv2")
     with pytest.raises(NotPermitted, match=r"--to DIR and copy it to serv2, which holds serv1"):
@@ -400,10 +485,9 @@ def test_a_group_that_has_moved_and_come_back_meanwhile(
     (tree / "a").write_text("old")
     found = replaced(tree, "a")
     jobs = restore.plan(list(backups.entries(found.set)), [restore.Place(f"{tree}/", f"{tree}/")])
-    smbd = config.load(str(pair_files.conf)).services["smbd"]
     monkeypatch.setattr(restore, "_copy", lambda *_: ownership.enter("serv1", 5, ownership.HELD))
     with pytest.raises(Failed, match="has moved meanwhile"):
-        restore.put_back_here(found, jobs, smbd)
+        restore.put_back_here(found, jobs, mirrored(pair_files))
 
 
 @pytest.mark.parametrize("name", ["mirror-smbd", "group-serv1"])
@@ -411,7 +495,7 @@ def test_nothing_is_put_back_during_a_pass_or_a_hand_over(tree: Path, pair_files
     (tree / "a").write_text("old")
     found = replaced(tree, "a")
     jobs = restore.plan(list(backups.entries(found.set)), [restore.Place(f"{tree}/", f"{tree}/")])
-    smbd = config.load(str(pair_files.conf)).services["smbd"]
+    smbd = mirrored(pair_files)
     with lock.Lock(name):
         for force in (False, True):
             with pytest.raises(Busy, match="nothing was put back"):
