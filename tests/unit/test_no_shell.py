@@ -1,14 +1,18 @@
 """No shell anywhere: nothing that a file, a peer or a user says ever becomes a command line for one.
 
-Read from the source of everything that is installed. The three places that do use a shell are named, each with the
-reason why no data is in what it reads.
+Read from the source of everything that is installed. The four places that do use a shell are named, each with the
+reason why no data is in what it reads: three here, and the hook of the receiving rsync.
 """
 
 import ast
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from clusterd import daemon, restore
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((*(ROOT / "lib").rglob("*.py"), *(path for path in (ROOT / "scripts").iterdir() if path.is_file())))
@@ -26,6 +30,7 @@ MAY_RUN = {"run.py", "sender.py", "crew.py", "handover.py", "mirror_service.py"}
 KNOWN = {
     ("commands/cluster.py", "command"): "cluster run: what an administrator types is meant to be a command line",
     ("parcel.py", "unpack"): "a constant script; the folder is its $0",
+    ("restore.py", "contained"): "a constant script; the folder, mount points and the command are its arguments",
 }
 
 
@@ -43,11 +48,14 @@ def functions(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def shell_words(node: ast.AST) -> bool:
-    """A list or tuple that begins like a shell's command line."""
-    if not isinstance(node, ast.List | ast.Tuple) or not node.elts:
+    """A list or tuple that begins like a shell's command line, or has one in it, behind a program that starts it."""
+    if not isinstance(node, ast.List | ast.Tuple):
         return False
-    words = [each.value for each in node.elts if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-    return bool(words) and words[0].rpartition("/")[2] in SHELLS and len(node.elts) > 1
+    words = [each.value if isinstance(each, ast.Constant) else None for each in node.elts]
+    shells = [isinstance(each, str) and each.rpartition("/")[2] in SHELLS for each in words]
+    commands = [isinstance(each, str) and re.match("-[^-]*c", each) is not None for each in words]
+    begins = any(shells) and shells.index(True) == next(at for at, each in enumerate(words) if isinstance(each, str))
+    return (begins and len(words) > 1) or any(map(all, zip(shells, commands[1:], strict=False)))
 
 
 def found(source: str) -> list[str]:
@@ -99,23 +107,54 @@ def test_processes_are_started_in_few_places(path: Path) -> None:
         assert not set(calls) & RUNNERS
 
 
-def test_the_constant_script_has_nothing_put_into_it() -> None:
-    """What `cluster install` runs on the other node is the same text for everybody."""
-    tree = ast.parse((ROOT / "lib/clusterd/parcel.py").read_text())
-    [script] = [
-        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_UNPACK"
+def constant(tree: ast.Module, script: str) -> bool:
+    """Whether the script of this name is the same text for everybody."""
+    [value] = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == script
     ]
-    assert isinstance(script, ast.Constant)
-    [unpack] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "unpack"]
-    assert ast.unparse(unpack.body[-1]) == "return ('sh', '-c', _UNPACK, prefix())"
+    return isinstance(value, ast.Constant)
+
+
+def returned(tree: ast.Module, function: str) -> str:
+    """What a function returns, as it stands there."""
+    [found] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    return ast.unparse(found.body[-1])
+
+
+def test_the_constant_script_has_nothing_put_into_it() -> None:
+    """What `cluster install` runs on the other node."""
+    tree = ast.parse((ROOT / "lib/clusterd/parcel.py").read_text())
+    assert constant(tree, "_UNPACK")
+    assert returned(tree, "unpack") == "return ('sh', '-c', _UNPACK, prefix())"
+
+
+def test_what_contains_a_restore_has_nothing_put_into_it() -> None:
+    """The script quotes its arguments, the folder and mount points: users may have named them."""
+    tree = ast.parse((ROOT / "lib/clusterd/restore.py").read_text())
+    assert constant(tree, "_FOLLOW_NOTHING")
+    shell = "*('unshare', '--mount', '--propagation', 'private', 'sh', '-ec', _FOLLOW_NOTHING), *(folder, "
+    assert returned(tree, "contained").startswith(f"return [{shell}")
+    for argument in re.finditer(r"\$[0-9@]", restore._FOLLOW_NOTHING):
+        before = restore._FOLLOW_NOTHING[: argument.start()].rpartition("\n")[2]
+        assert before.count('"') % 2, f"{argument[0]} is quoted"
+
+
+def test_a_folder_to_restore_to_may_be_called_anything(tmp_path: Path) -> None:
+    folder = tmp_path / "$(touch evil)`touch evil`'\"; touch evil; #\n* "
+    (folder / "disk $(touch evil) \n'\"").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder / "disk $(touch evil) \n'\""], check=True)
+    try:
+        done = subprocess.run(
+            [*restore.contained(str(folder)), "pwd"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    finally:
+        subprocess.run(["umount", folder / "disk $(touch evil) \n'\""], check=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
+    assert not list(tmp_path.rglob("evil"))
 
 
 def test_what_goes_into_the_hook_is_quoted() -> None:
     """The receiving rsync's hook is the one shell script that is made from data: paths of our own configuration."""
-    import subprocess
-
-    from clusterd import daemon
-
     nasty = "/srv/$(touch /tmp/clusterd-hook)`touch /tmp/clusterd-hook`'\"; touch /tmp/clusterd-hook; #\n*"
     script = daemon.hook("data", nasty, ())
     assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
@@ -143,6 +182,9 @@ def test_what_goes_into_the_hook_is_quoted() -> None:
         "run(['sh', '-c', x])",
         "run(('/bin/bash', '-c', x))",
         "argv = ['/usr/bin/dash', *rest]",
+        "argv = ['unshare', '--mount', 'sh', '-c', x]",
+        "argv = ('nsenter', '-t', pid, '/bin/bash', '-ec', x)",
+        "argv = [*become, 'sh', '-c', x]",
         "eval(x)",
         "subprocess.Popen(argv, executable='/bin/sh')",
     ],
