@@ -1,17 +1,19 @@
 """A peer whose key is in the wrong hands says what it likes to peer_gate: thousands of requests, from the grammar of
 the real ones and with everything in them that has ever opened a gate.
 
-Three things would show that one got through: a program that is run and is none of the few, in any but its exact form;
-a file that is changed, made or opened for writing outside the state folders; a secret in what comes back.
+Four things would show that one got through: a program that is run and is none of the few, in any but its exact form;
+a file that is changed, made or opened for writing outside the state folders; one that is read and is neither its
+configuration nor the program's; a secret in what comes back.
 """
 
 import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clusterd import asked, config, gate, model, ownership, passes, paths, receiver, view
+from clusterd import asked, backups, config, daemon, gate, lock, model, ownership, passes, paths, receiver, view
 from clusterd.channel import Ended
 from clusterd.commands import peer_gate
 from clusterd.errors import ClusterdError, Failed
@@ -210,7 +212,7 @@ for_nul = st.sampled_from(["", "\x01"])
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> str:
+def requests(draw: st.DrawFn, real: st.SearchStrategy[list[str]] = real) -> str:
     """One SSH_ORIGINAL_COMMAND: a real one with things done to it; without NUL, as in any environment."""
     words = list(draw(real))
     for place, how in draw(changes):
@@ -242,9 +244,37 @@ def requests(draw: st.DrawFn) -> str:
 # --- the gate that is asked ------------------------------------------------------------------------------------------
 
 
-CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.chown", "os.truncate", "os.link")
-STARTS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn")
-"""Audit events (PEP 578)."""
+CHANGES = {
+    **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.chown", "os.chflags"), (0,)),
+    **dict.fromkeys(("os.utime", "os.setxattr", "os.removexattr"), (0,)),
+    **dict.fromkeys(("os.rename", "os.link"), (0, 1)),
+    "os.symlink": (1,),
+}
+"""Audit events (PEP 578), and which of their facts are what is changed."""
+LOOKS = ("os.listdir", "os.scandir", "os.getxattr", "os.listxattr", "os.chdir", "ctypes.dlopen")
+STARTS = (
+    "subprocess.Popen",
+    "os.system",
+    "os.posix_spawn",
+    "os.fork",
+    "os.forkpty",
+    "pty.spawn",
+    "os.kill",
+    "os.killpg",
+)
+TALKS = (
+    "socket.connect",
+    "socket.bind",
+    "socket.sendto",
+    "socket.sendmsg",
+    "socket.getaddrinfo",
+    "socket.gethostbyname",
+)
+READABLE = (
+    *(str(ROOT / "lib"), sys.prefix, f"{sys.base_prefix}/lib", os.path.dirname(os.__file__)),
+    *(f"/proc/{os.getpid()}/mountinfo", "/proc/sys/kernel/random/boot_id", "/dev/null"),
+)
+"""What the gate may look into besides its own: the program, the interpreter, the kernel."""
 
 
 class Executed(BaseException):
@@ -258,6 +288,22 @@ class Answer(io.StringIO):
         return 1
 
 
+def _named(path: str | bytes | int) -> str:
+    """What an event tells of a file: its name, or an open file."""
+    return os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fsdecode(path)
+
+
+def _inside(path: str, folders: Iterable[str | Path]) -> bool:
+    """Whether it is one of these, or below one."""
+    return any(path == str(folder) or path.startswith(f"{folder}/") for folder in folders)
+
+
+def _real(path: str | bytes | int) -> str:
+    """Where it is. One that is relative may be so to any open folder, which no event tells: it stays as it is."""
+    name = _named(path)
+    return os.path.realpath(name) if os.path.isabs(name) else name
+
+
 class Guarded:
     """serv2's gate, in this process, with everything watched that it could do to the machine."""
 
@@ -265,7 +311,12 @@ class Guarded:
         self.box = box
         self.tried = self.executed = self.answered = 0
         self.programs: list[list[str]] = []
-        self.opened: list[str] = []
+        self.changed: list[str] = []
+        self.read: list[str] = []
+        self.talked: list[str] = []
+        self.locks: dict[str, lock.Lock] = {}
+        self.passing = False
+        """A pass with the backup set SET is being received."""
         self.watching = False
         self.data = box.root / "data"
         self.data.mkdir()
@@ -280,7 +331,12 @@ class Guarded:
         )
         box.write("key", f"{SECRET} of the heartbeats\n", mode=0o600)
         ownership.write(ownership.Record("serv1", 7, "serv1"))
+        self.record = Path(ownership.path("serv1"))
+        self.known = self.record.read_bytes()
         self.see()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        monkeypatch.setattr(os, "setsid", lambda: None)
+        monkeypatch.setattr(daemon, "Lock", self._lock)
         for name in ("execv", "execve", "execvp", "execvpe"):
             monkeypatch.setattr(os, name, self._exec)
         monkeypatch.setattr("sys.argv", ["/usr/local/sbin/peer_gate"])
@@ -296,6 +352,17 @@ class Guarded:
         group = {"epoch": 7, "holder": "serv1", "held": False, "up": False, "busy": False}
         view.write(view.View("serv2", state.boot_id(), now, now, "", 2, 2, {"serv1": group}, {}, [], {}))
 
+    def receive(self) -> None:
+        """From now on a pass is being received: all that an rsync into its files has to find."""
+        pass_ = passes.Unfinished("serv1", 7, 1.0, SET)
+        passes.write(passes.Record("data", unfinished=pass_))
+        self.locks["receive-data"] = lock.Lock("receive-data").acquire()
+        self.passing = True
+
+    def _lock(self, name: str) -> lock.Lock:
+        """One that would last as long as the program that the gate becomes."""
+        return self.locks.setdefault(name, lock.Lock(name))
+
     def _exec(self, *words: Any) -> None:
         self.programs.append([str(each) for each in words[1]])
         raise Executed
@@ -305,13 +372,20 @@ class Guarded:
             return
         if event == "open":
             path, _, flags = facts
-            if isinstance(path, str) and isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                self.opened.append(os.path.realpath(path))
+            if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                self.changed.append(_real(path))
+            else:
+                self.read.append(_real(path))
         elif event in CHANGES:
-            names = [path for path in facts[:2] if isinstance(path, str)]
-            self.opened += [f"{os.path.realpath(os.path.dirname(path))}/{os.path.basename(path)}" for path in names]
+            for path in map(facts.__getitem__, CHANGES[event]):
+                name = _named(path)
+                self.changed.append(f"{_real(os.path.dirname(name))}/{os.path.basename(name)}")
+        elif event in LOOKS:
+            self.read.append(_real("." if facts[0] is None else facts[0]))
         elif event in STARTS:
             self.programs.append([event, *map(str, facts)])
+        elif event in TALKS:
+            self.talked.append(str(facts[1]))
 
     def snapshot(self) -> dict[str, tuple[int, int, int, bytes]]:
         """Everything that is not the gate's to change: configuration, mirrored files, canaries."""
@@ -326,8 +400,8 @@ class Guarded:
     def ask(self, request: str) -> tuple[int, str]:
         """One request; the exit code, and what comes back. Checks what was done."""
         self.tried += 1
-        self.programs.clear()
-        self.opened.clear()
+        for seen in (self.programs, self.changed, self.read, self.talked):
+            seen.clear()
         said = Answer()
         os.environ["SSH_ORIGINAL_COMMAND"] = request
         self.watching = True
@@ -342,20 +416,33 @@ class Guarded:
         self.executed += bool(self.programs)
         self.answered += code == 0 and not self.programs
         for argv in self.programs:
-            assert self.allowed(argv), f"{request!r} became {argv}"
-        for path in self.opened:
-            assert path.startswith((f"{self.box.state}", f"{self.box.run}", f"{self.box.log}", "/dev/")), (
-                request,
-                path,
-            )
+            assert self.allowed(argv, request), f"{request!r} became {argv}"
+        if "apply-data" in self.locks:
+            self.locks.pop("apply-data").release()
+        if self.record.read_bytes() != self.known:
+            self.record.write_bytes(self.known)  # a later epoch would refuse all that follows
+        own = (self.box.state, self.box.run, self.box.log)
+        for path in self.changed:
+            assert _inside(path, (*own, "/dev")), f"{request!r} changed {path}"
+        for path in self.read:
+            assert _inside(path, (*own, self.box.conf, *READABLE)), f"{request!r} read {path}"
+        assert set(self.talked) <= {str(self.box.syslog)}, f"{request!r} talked to {self.talked}"
         assert SECRET not in said.getvalue()
         return code, said.getvalue()
 
-    def allowed(self, argv: list[str]) -> bool:
-        """The two programs that the gate becomes, word for word."""
+    def allowed(self, argv: list[str], request: str) -> bool:
+        """The two programs that the gate becomes, word for word. rsync into files: only those of the very pass that is
+        being received, with its lock, and into its backup set.
+        """
         rsync = ["unshare", "--mount", "--propagation", "private", "rsync", "--server", "--daemon"]
         if argv[: len(rsync)] == rsync:
-            return argv[len(rsync) :] == [f"--config={self.box.run}/rsync/data.plan.conf", "."]
+            *_, kind, _server, _daemon, _dot = ["", *request.split()][-4:]
+            base = f"{self.box.run}/rsync/data.{'apply' if kind == SET else kind}"
+            if kind == SET:
+                named = f'[ "$backup" = /{os.path.realpath(backups.files_folder(SET))} ] ||'
+                if not (self.passing and lock.held("apply-data") and named in Path(f"{base}.hook").read_text()):
+                    return False
+            return kind in ("plan", SET) and argv[len(rsync) :] == [f"--config={base}.conf", "."]
         takeover = ["/usr/local/sbin/takeover", "--config", str(self.box.conf), "--on-go", "--handed-over"]
         number, *rest = argv[len(takeover) :] or [""]
         good = re.fullmatch(r"[0-9]{1,18}", number) is not None and int(number) <= 7 + ownership.LEAP
@@ -385,6 +472,8 @@ def guarded(
     monkeypatch.setattr("clusterd.channel.Channel.send", lambda *_, **__: None)
     monkeypatch.setattr("clusterd.network.reachable", lambda _interface: True)  # there is no eth2 here
     yield made
+    for each in made.locks.values():
+        each.release()
     totals["requests"] += made.tried
     totals["executed"] += made.executed
     totals["answered"] += made.answered
@@ -407,14 +496,53 @@ def test_the_oracle_sees_what_is_wrong(guarded: Guarded, monkeypatch: pytest.Mon
     evil(lambda: os.execv("/usr/local/sbin/takeover", ["/usr/local/sbin/takeover", "--force", "serv1"]))
     with pytest.raises(AssertionError, match="became"):
         guarded.ask("acquire")
-    evil(lambda: print((guarded.outside / "etc/shadow").read_text()))
+    shadow = guarded.outside / "etc/shadow"
+    rsync = ["unshare", "--mount", "--propagation", "private", "rsync", "--server", "--daemon"]
+    for kind in ("apply", "plan"):
+        evil(lambda kind=kind: os.execvp(rsync[0], [*rsync, f"--config={guarded.box.run}/rsync/data.{kind}.conf", "."]))  # type: ignore[misc]
+        with pytest.raises(AssertionError, match="became"):
+            guarded.ask(f"rsync data 7 {SET} --server --daemon .")
+    looked: list[Callable[[], object]] = [
+        shadow.read_text,
+        lambda: os.close(os.open(shadow, os.O_RDONLY)),
+        lambda: os.close(os.open("etc/shadow", os.O_RDONLY, dir_fd=folder)),
+        lambda: os.close(os.open(guarded.data / "link/etc/shadow", os.O_RDONLY)),
+        (guarded.data / "file").read_text,
+        lambda: os.listdir(guarded.outside),
+        lambda: os.listxattr(shadow),
+        lambda: open("/etc/passwd", encoding="utf-8").close(),
+    ]
+    folder = os.open(guarded.outside, os.O_PATH)
+    for deed in looked:
+        evil(deed)
+        with pytest.raises(AssertionError, match="read"):
+            guarded.ask("cat")
+    os.close(folder)
+    evil(lambda: print(SECRET))
     with pytest.raises(AssertionError):
         guarded.ask("cat")
-    evil(lambda: (guarded.box.home / "new").write_text("x"))
-    with pytest.raises(AssertionError):
-        guarded.ask("touch")
+    new = guarded.box.home / "new"
+    done: list[Callable[[], object]] = [
+        lambda: new.write_text("x"),
+        lambda: os.setxattr(new, "user.a", b"x"),
+        lambda: os.utime(new, (1, 1)),
+        new.unlink,
+        lambda: new.symlink_to(shadow),
+    ]
+    for deed in done:
+        evil(deed)
+        with pytest.raises(AssertionError, match="changed"):
+            guarded.ask("touch")
     assert guarded.snapshot() != guarded.before
-    (guarded.box.home / "new").unlink()
+    new.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog, socket.socket(socket.AF_UNIX) as other:
+        syslog.bind(str(guarded.box.root / "elsewhere"))
+        evil(lambda: other.connect(str(guarded.box.root / "elsewhere")))
+        with pytest.raises(AssertionError, match="talked"):
+            guarded.ask("status")
+    evil(lambda: os.kill(os.getpid(), 0))
+    with pytest.raises(AssertionError, match="became"):
+        guarded.ask("status")
     guarded.before = guarded.snapshot()
 
 
@@ -454,6 +582,50 @@ def test_every_funny_thing_at_every_place(guarded: Guarded, start: int) -> None:
         for at, each in enumerate(words):
             guarded.ask(" ".join([*words[:at], each + funny, *words[at + 1 :]]))
             guarded.ask(" ".join([*words[:at], funny, *words[at + 1 :]]))
+
+
+# --- while a pass is being received ---------------------------------------------------------------------------------
+
+INTO = LEGITIMATE[-1]
+"""rsync, into the files of the pass with the backup set SET."""
+OTHER_SETS = [
+    SET[:-1],
+    f"{SET}0",
+    SET.upper(),
+    SET.replace("data", "date"),
+    SET.replace("9a", "9b"),
+    f"./{SET}",
+    "plan",
+]
+
+
+@pytest.fixture
+def receiving(guarded: Guarded) -> Guarded:
+    guarded.receive()
+    return guarded
+
+
+def test_the_rsync_of_the_pass_comes_in_and_no_other(receiving: Guarded) -> None:
+    code, _ = receiving.ask(" ".join(INTO))
+    assert (code, len(receiving.programs)) == (0, 1)
+    for other in (*OTHER_SETS, *FUNNY, *OPTIONS, *NAMES, *NUMBERS):
+        if len(other) < 1000 and "\0" not in other:
+            for word in (other, SET + other, other + SET):
+                receiving.ask(" ".join(word if each == SET else each for each in INTO))
+    assert receiving.executed > 1, "the plan still may be asked for"
+    unfinished = passes.read("data").unfinished
+    assert unfinished
+    passes.write(passes.Record("data", unfinished=unfinished._replace(closed=True)))
+    assert receiving.ask(" ".join(INTO))[0] == 77, "the pass is over"
+    passes.write(passes.Record("data", unfinished=unfinished))
+    receiving.locks.pop("receive-data").release()
+    assert receiving.ask(" ".join(INTO))[0] == 77, "nobody receives it any more"
+
+
+@settings(many, max_examples=300)
+@given(request=requests(st.just(INTO)))
+def test_whatever_is_asked_while_a_pass_is_received(receiving: Guarded, request: str) -> None:
+    receiving.ask(request)
 
 
 # --- the real script -------------------------------------------------------------------------------------------------
