@@ -1,9 +1,12 @@
-"""A pass cut at any moment leaves whole files only, is known as cut, and the next one completes it."""
+"""A pass cut at any moment or any byte leaves whole files only, is known as cut, and the next one completes it."""
 
 import contextlib
+import fcntl
+import functools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from clusterd import mirror
+from clusterd import channel, mirror, sender
+from clusterd.errors import Failed
 from unit.site import wait
 from unit.test_mirror import go, tree
 from unit.twonodes import ROOT, Two
@@ -21,6 +25,8 @@ from unit.twonodes import two_nodes as two_nodes
 
 FILES = 40
 SIZE = 100_000
+CUTS = int(os.environ.get("CUTS", "3"))
+"""Places at which each conversation of a pass is cut, and about as many of its last bytes; CUTS=50: all of these."""
 
 
 def content(number: int, version: int) -> bytes:
@@ -124,8 +130,11 @@ def test_a_pass_cut_at_a_random_moment(two: Two, kill: Any) -> None:
         assert opened
         time.sleep(chance.random() * took)
         kill(two, process)
-        process.wait()
+        said = process.wait()
         cut = take_over(two)
+        assert said or not cut, "complete here, and cut there"
+        if not cut:
+            assert tree(two.copy) == tree(two.data)
         record = json.loads((two.other / "state/passes/data.json").read_text())
         if cut:
             cuts += 1
@@ -141,6 +150,165 @@ def test_a_pass_cut_at_a_random_moment(two: Two, kill: Any) -> None:
         for manifest in (two.other / "state/backups").glob("*/manifest.json"):
             assert json.loads(manifest.read_text())["state"] in ("complete", "cut")
     assert cuts, "no pass was cut: the moments are chosen badly"
+
+
+CUTTER = """\
+# ssh, but that each connection of one kind ends after so many bytes in one direction.
+import os, select, signal, sys
+
+kind, way, left = open("{top}/cut").read().split()
+ssh = ["/usr/bin/ssh", *sys.argv[1:]]
+words = " ".join(ssh).split()
+mine = "control" if "pass" in words else "plan" if "plan" in words else "files"
+if mine != kind:
+    os.execv(ssh[0], ssh)
+there, here = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.dup2(there[0], 0)
+    os.dup2(here[1], 1)
+    os.execv(ssh[0], ssh)
+os.close(there[0])
+os.close(here[1])
+left, counts = int(left), dict(to=0, back=0)
+ways = {{0: ("to", there[1]), here[0]: ("back", 1)}}
+while left and here[0] in ways:
+    for fd in select.select(list(ways), [], [])[0]:
+        name, other = ways[fd]
+        size = min(1 << 16, left) if name == way else 1 << 16
+        data = os.read(fd, size)
+        try:
+            at = 0
+            while at < len(data):
+                at += os.write(other, data[at:])
+        except BrokenPipeError:
+            data = b""
+        if not data:
+            os.close(other)
+            del ways[fd]
+        counts[name] += len(data)
+        if name == way and data:
+            left -= len(data)
+            if not left:
+                break
+with open("{top}/counted", "w") as file:
+    print(counts["to"], counts["back"], file=file)
+if left:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+# What has been sent so far arrives, and nothing after it. What the other end says from now on is lost.
+if way == "back":
+    os.kill(pid, signal.SIGKILL)
+os._exit(255)
+"""
+ALL = 1 << 40
+TAIL = 50
+"""Bytes at the end of a conversation: the last words are said there. Of these, too, some are chosen."""
+
+
+class Cutter:
+    """Passes from one version to the next, over and over, whose connections can be cut."""
+
+    def __init__(self, two: Two) -> None:
+        self.two = two
+        program = two.top / "bin" / "ssh"
+        program.parent.mkdir()
+        program.write_text(f"#!{sys.executable} -IS\n" + CUTTER.format(top=two.top))
+        program.chmod(0o755)
+        self.cut_after("none", "to", ALL)
+        two.configure("consistent = yes\nmax_delete = 5", shell=f"{program} -p {two.port} -o HostName=127.0.0.1")
+        data = two.data
+        for name in ("changed", "large", "touched", "gone", "folder/gone"):
+            (data / name).parent.mkdir(exist_ok=True)
+            (data / name).write_text(f"{name} old " * 30)
+        assert go(two).ok
+        shutil.rmtree(data / "folder")
+        (data / "gone").unlink()
+        (data / "new").mkdir()
+        for name in ("changed", "new/file", "new/other"):
+            (data / name).write_text(f"{name} newer " * 40)
+        (data / "large").write_bytes(os.urandom(20_000))
+        (data / "touched").chmod(0o600)
+        (data / "new" / "link").symlink_to("file")
+        self.before, self.after = tree(two.copy), tree(two.data)
+        self.folders = (two.copy, two.other / "state", two.node / "state" / "passes")
+        for number, folder in enumerate(self.folders):
+            self._copy(folder, two.top / f"base{number}")
+
+    def cut_after(self, kind: str, way: str, size: int) -> None:
+        (self.two.top / "cut").write_text(f"{kind} {way} {size}")
+
+    def reset(self) -> None:
+        """Both nodes are again as they were before any pass to the next version."""
+        for number, folder in enumerate(self.folders):
+            self._copy(self.two.top / f"base{number}", folder)
+
+    def count(self, kind: str, way: str) -> int:
+        """Bytes in that direction if nothing is cut."""
+        self.cut_after(kind, way, ALL)
+        assert go(self.two).ok
+        assert tree(self.two.copy) == self.after
+        to, back = map(int, (self.two.top / "counted").read_text().split())
+        return to if way == "to" else back
+
+    def go(self, kind: str, way: str, size: int) -> str:
+        """A pass that is cut there: what has become of it, all being well."""
+        self.reset()
+        self.cut_after(kind, way, size)
+        try:
+            ok = go(self.two).ok
+        except Failed:
+            ok = False
+        wait(lambda: not any(self._held(name) for name in ("receive-data", "apply-data")), 60)
+        record, copy = self._record(), tree(self.two.copy)
+        if record["unfinished"]:
+            assert not ok
+            assert record["unfinished"]["closed"]
+            found = take_over(self.two)
+            assert found and found["served"] == "rolled back"
+            assert tree(self.two.copy) == self.before
+            return "cut"
+        if record["received"] == self.received:
+            assert not ok
+            assert copy == self.before
+            return "not begun"
+        assert copy == self.after
+        return "complete"
+
+    @functools.cached_property
+    def received(self) -> Any:
+        """The last complete pass, before any to the next version."""
+        return json.loads((self.two.top / "base1" / "passes" / "data.json").read_text())["received"]
+
+    def _record(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.two.other / "state/passes/data.json").read_text())
+        return found
+
+    def _held(self, name: str) -> bool:
+        with open(self.two.other / "run/locks" / name, encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @staticmethod
+    def _copy(source: Path, target: Path) -> None:
+        subprocess.run(["rsync", "-aHAX", "--delete", "--modify-window=-1", f"{source}/", f"{target}/"], check=True)
+
+
+@pytest.mark.parametrize("way", ["to", "back"])
+@pytest.mark.parametrize("kind", ["files", "control"])
+def test_a_pass_cut_at_any_byte(two: Two, kind: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is complete, or has changed nothing, or is known as cut: then a takeover goes back to what was before."""
+    monkeypatch.setattr(sender, "_LOOK", 0.05)
+    monkeypatch.setattr(channel, "TICK", 3600.0)  # a slow machine would have more bytes to say
+    cutter = Cutter(two)
+    total = cutter.count(kind, way)
+    sizes = {total * step // CUTS for step in range(1, CUTS + 1)}
+    sizes |= set(range(total - 1, max(0, total - TAIL), -max(1, TAIL // max(2, CUTS - 1))))
+    found = {size: cutter.go(kind, way, size) for size in sorted(sizes)}
+    print(kind, way, total, found)
+    assert set(found.values()) == {"cut"} if kind == "files" else {"cut", "complete"} <= set(found.values())
 
 
 def test_a_sender_that_falls_silent_is_known_at_the_receiver(two: Two) -> None:
