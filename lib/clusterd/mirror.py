@@ -5,7 +5,7 @@ complete. Otherwise its list of changes is the plan: what it would delete is hel
 is touched; a second run carries it out, into a backup set at the receiver.
 """
 
-from clusterd import guards, lock, run
+from clusterd import guards, lock, passes, run
 from clusterd.errors import Failed
 from clusterd.model import Config, Node, Service
 from clusterd.transfer import Pass
@@ -50,6 +50,8 @@ def run_pass(
     guards.check_settled(service)
     with lock.wait_for(f"mirror-{service.name}", wait):
         epoch = guards.check_holder(service, leaving=leaving)
+        if not run.dry_run:
+            passes.note_start(service.name)  # first of all: what fails is not tried again every minute
         made = Pass(config, service, node, epoch, max_delete, leaving=leaving)
         if not last:
             _hook(service, node, service.before)

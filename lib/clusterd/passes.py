@@ -281,10 +281,9 @@ def started(service: str) -> float | None:
     return float(fact["since_boot"]) if fact and "since_boot" in fact else None
 
 
-def start(service: str) -> Moment:
-    """Note that a pass begins here, now; returns the time of the wall clock, by which files are compared."""
+def note_start(service: str) -> None:
+    """Note that a pass begins here, now: the next one is due `every` later."""
     state.write(_started(service), {"since_boot": view.now()}, durable=False)
-    return setback.now()
 
 
 def _started(service: str) -> str:

@@ -4,7 +4,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from clusterd import deletions, durable, guards, log, passes, paths, peer, rehome, rsync, run, strays
+from clusterd import deletions, durable, guards, log, passes, paths, peer, rehome, rsync, run, setback, strays
 from clusterd.asked import Begin
 from clusterd.deletions import Plan
 from clusterd.errors import ClusterdError, Failed
@@ -69,7 +69,7 @@ class Pass:
         self.epoch = epoch
         self.by_hand = max_delete
         self.leaving = leaving
-        self.began = passes.start(service.name)
+        self.began = setback.now()
         self.watch = time.monotonic()
         self.known = passes.read(service.name)
         self.record = rehome.sending(self.known, service, epoch)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import ownership, passes, paths, state
+from clusterd import ownership, passes, paths, state, view
 from unit.test_mirror import fill, kept, tree
 from unit.twonodes import Two
 from unit.twonodes import two_nodes as two_nodes
@@ -48,6 +48,7 @@ def test_dry_run_shows_the_plan_and_does_nothing(two: Two) -> None:
     (two.data / "two\nlines").write_text("x")
     (two.data / "file2").chmod(0o600)
     before = tree(two.copy)
+    began = passes.started("data")
     shown = run(two, "--dry-run", "data")
     assert shown.returncode == 0, shown.stderr
     assert set(shown.stdout.splitlines()) == {
@@ -59,6 +60,7 @@ def test_dry_run_shows_the_plan_and_does_nothing(two: Two) -> None:
     }
     assert tree(two.copy) == before
     assert list((two.other / "state/backups").iterdir()) == []
+    assert passes.started("data") == began, "it does not put off the next pass"
     (two.data / "file0").unlink()
     refused = run(two, "--dry-run", "data")
     assert refused.returncode == 1
@@ -100,10 +102,12 @@ def test_hooks(two: Two) -> None:
     assert run(two, "data").returncode == 0
     assert (two.top / "hooks").read_text() == "before data serv2\nafter data serv2\n"
     (two.data / "first").write_text("changed")
+    before = view.now()
     two.configure(f"before = {two.node}/hook, before, 3\nafter = {two.node}/hook, after, 0")
     failed = run(two, "data")
     assert failed.returncode == 1
     assert "the hook failed" in failed.stderr
+    assert (passes.started("data") or 0) > before, "it is tried again when the next pass is due"
     assert (two.copy / "first").read_text() == "first"
     two.configure(f"after = {two.node}/hook, after, 3")
     assert run(two, "data").returncode == 0, "the pass is complete all the same"
