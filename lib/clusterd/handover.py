@@ -1,8 +1,8 @@
 """Handing a group over without loss, step by step.
 
 The order is what makes it safe: everything is copied while the services still run, then they stop, what changed
-meanwhile is copied, and only then does the address move. Until the successor has been asked to take it, every failure
-is put back: the services run here again, as if nothing had been tried.
+meanwhile is copied, and only then does the address move. While this node answers for it every failure is put back: the
+services run here again, as if nothing had been tried. The successor hears the word only when no address is here.
 """
 
 import subprocess
@@ -28,6 +28,10 @@ class Handed(NamedTuple):
     """Backup sets that the passes made."""
     down: float
     """Seconds from the stop of the services to the successor's answering."""
+
+
+class Unclear(Failed):
+    """Whether the successor has the group is not known: nobody serves it here."""
 
 
 class Successor:
@@ -174,7 +178,11 @@ def hand_over(
         standby: cause and reason of the standby that this node enters, before the successor could give it back.
 
     Raises:
-        ClusterdError: it was not handed over; it is served here as before.
+        Unclear: the successor failed after the address was dropped, and may have the group all the same. Nobody serves
+            it here; the watchdog goes by what the successor claims.
+        ClusterdError: it was not handed over. Before the address was dropped: it is served here as before; an address
+            of several that was gone already the watchdog puts up again. After that, if the successor surely has not
+            got it: it was taken again here, with a higher epoch; or that failed as well, and the error is that one's.
     """
     record = ownership.read(group.name)
     ready(config, node, group)
@@ -187,11 +195,11 @@ def hand_over(
         reports += copy(config, group, node, last=True)
         if not successor.ready():
             raise Failed(f"{node.name} cannot take it: {successor.why()}")
+        _let_go(config, group, record)
     except BaseException:
         successor.dismiss()
         put_back(config, group, record)
         raise
-    _let_go(config, group, record.epoch)
     before = ownership.standby()
     # Of a person the successor must know before it could give the group back. Else only when it has it: a node in
     # standby would not take it again if this ended here.
@@ -233,10 +241,23 @@ def _stop(group: Group) -> None:
         raise Failed(f"{failed[0].service} did not stop: {failed[0].text}")
 
 
-def _let_go(config: Config, group: Group, epoch: int) -> None:
-    """First the record, so that the watchdog renews nothing any more, then the address."""
-    ownership.enter(group.name, epoch, ownership.FREE)
-    network.drop_group(config, network.place(config, group.name, config.me()))
+def _let_go(config: Config, group: Group, record: ownership.Record) -> None:
+    """First the record, so that the watchdog renews nothing any more, then the address.
+
+    Raises:
+        Failed: an address is still there, and the watchdog renews it again. What else may stay, a rule or the group's
+            MAC on a NIC without its address, is no reason to take back what nobody answers for any more.
+    """
+    ownership.enter(group.name, record.epoch, ownership.FREE)
+    where = network.place(config, group.name, config.me())
+    try:
+        network.drop_group(config, where)
+    except (Failed, OSError) as error:
+        if set(network.missing(where)) != set(where.addresses):
+            ownership.enter(group.name, record.epoch, ownership.RELEASING, pinned=record.pinned)
+            raise
+        text = f"{group.name}: its addresses are gone from here, but not all else: {error}"
+        log.event("drop-incomplete", text, level="error", group=group.name)
 
 
 def put_back(config: Config, group: Group, record: ownership.Record) -> None:
@@ -247,7 +268,11 @@ def put_back(config: Config, group: Group, record: ownership.Record) -> None:
 
 
 def _take_back(config: Config, group: Group, node: Node, record: ownership.Record, error: Failed) -> None:
-    """The successor failed after the address was dropped. Take it again only if it surely has not got it."""
+    """The successor failed after the address was dropped. Take it again only if it surely has not got it.
+
+    Raises:
+        Unclear: it may have it.
+    """
     now = view.read()
     heard = not now or now.peers[node.name].heard
     answer = peer.ask(config, node, ["status"], timeout=config.mirror.timeout) if heard else None
@@ -255,7 +280,7 @@ def _take_back(config: Config, group: Group, node: Node, record: ownership.Recor
     theirs = seen.groups.get(group.name, {}) if seen else {}
     if seen is None or theirs.get("held") or theirs.get("busy"):
         log.event("hand-over-unclear", f"{group.name}: {error}; waiting for what {node.name} claims", level="error")
-        return
+        raise Unclear(f"{error}; {node.name} may have it, nobody serves it here") from error
     epoch = max(record.epoch, int(theirs.get("epoch", 0))) + 1
     evidence.granted(config, group, epoch)
     acquire.take(config, group, epoch, pinned=record.pinned)

@@ -79,7 +79,7 @@ NOTICES = {
     ),
     "release-failed": Notice(
         "error",
-        "A group could not be handed over; it stays where it was.",
+        "A group could not be handed over; it stays where it was, unless the text says otherwise.",
         "Look at which step failed, put it right, and run the command again.",
     ),
     "released-lost": Notice(
@@ -103,7 +103,8 @@ NOTICES = {
     ),
     "failback-failed": Notice(
         "error",
-        "A group could not go back to its home node; it stays where it was, and it will be tried again.",
+        "A group could not go back to its home node; it stays where it was, unless the text says otherwise, and it "
+        "will be tried again.",
         "Look at which step failed: most often a pass that was refused, or a service that does not stop.",
     ),
     "service-failed": Notice(

@@ -222,6 +222,46 @@ def test_a_successor_that_dies_before_it_is_needed_is_put_back(held: Site) -> No
     assert as_before(held)
 
 
+def refuse(site: Site, pattern: str) -> None:
+    """An `ip` that carries out no line with these words, and everything else."""
+    site.box.program(
+        "ip",
+        f"""export PATH=${{PATH#*:}}
+case "$*" in *"{pattern}"*) echo "RTNETLINK answers: Device or resource busy" >&2; exit 2 ;; esac
+case "$*" in *-batch*) ;; *) exec ip "$@" ;; esac
+lines=$(cat)
+case $lines in *"{pattern}"*) echo "ip: busy" >&2; exit 2 ;; esac
+echo "$lines" | ip "$@" """,
+    )
+
+
+def test_an_address_that_is_gone_goes_on_whatever_the_nic_says_of_its_mac(held: Site) -> None:
+    """Nobody answers here any more, the services are down: to put that back would be the longer outage."""
+    refuse(held, "link set dev eth0 address")
+    done = held.run("release", "serv1")
+    assert done.returncode == 0, done.stderr
+    assert "rsh acquire go: the address is gone, the record says free" in held.journal()
+    assert ownership.read("serv1").phase == "free" and there(held).phase == "held"
+    assert held.up("serv1", "serv2") and not held.up("serv1")
+    assert (held.running(), held.running("serv2")) == (set(), {"first", "second"})
+    (event,) = [event for event in held.events() if event["event"] == "drop-incomplete"]
+    assert event["text"].startswith("serv1: its addresses are gone from here, but not all else: ")
+
+
+def test_an_address_that_stays_is_put_back(held: Site) -> None:
+    """The successor never hears the word: two would answer."""
+    ownership.enter("serv1", 3, ownership.HELD, pinned=True)
+    refuse(held, "addr del 10.1.0.1/24")
+    done = held.run("release", "serv1")
+    assert done.returncode == 1
+    assert "an address is still on eth0" in done.stderr
+    assert "rsh acquire dismissed" in held.journal()
+    assert as_before(held)
+    assert ownership.read("serv1").pinned
+    assert held.seen()[-2].startswith("serv1 start first phases releasing"), "renewed while the services start"
+    assert held.told()[-1] == "release-failed"
+
+
 def test_a_pin_survives_a_release_that_failed(held: Site) -> None:
     ownership.enter("serv1", 3, ownership.HELD, pinned=True)
     held.break_("stop-first")
@@ -261,6 +301,8 @@ def test_a_successor_that_may_have_got_it_is_left_to_it(held: Site, answer: str)
     assert not held.up("serv1") and ownership.read("serv1").phase == "free"
     assert held.running() == set()
     assert "hand-over-unclear" in held.told()
+    (event,) = [event for event in held.events() if event["event"] == "release-failed"]
+    assert event["text"].endswith("; serv2 may have it, nobody serves it here")
 
 
 def test_terminated_while_it_stops_puts_back(held: Site) -> None:
