@@ -172,7 +172,17 @@ def leave_standby(*, person: bool) -> None:
     Raises:
         NotPermitted: a person set it, and the caller is not one.
     """
-    now = standby()
-    if now and now.cause == PERSON and not person:
-        raise NotPermitted(f"standby was set by a person ({now.reason}): only a person lifts it")
+    if not person:
+        check_liftable()
     state.remove(paths.STANDBY)
+
+
+def check_liftable() -> None:
+    """Whether the program may lift the standby lock, if there is one.
+
+    Raises:
+        NotPermitted: a person set it.
+    """
+    now = standby()
+    if now and now.cause == PERSON:
+        raise NotPermitted(f"standby was set by a person ({now.reason}): only a person lifts it")

@@ -64,8 +64,10 @@ def test_handed_over_it_asks_and_takes(site: Site, steward: Steward) -> None:
 
 def test_denied_it_takes_nothing_and_claims_nothing(site: Site, steward: Steward) -> None:
     steward.deny = True
+    ownership.enter_standby(ownership.PROGRAM, "serv2 holds serv1")
     done = site.run("takeover", "serv1", "--on-go", "--handed-over", "6", stdin="go\n")
     assert done.returncode == 1
     assert "serv2 has serv1 in etcd: nothing is taken over" in done.stderr
     assert ownership.read("serv1").epoch == 0
     assert not site.up("serv1") and site.running() == set()
+    assert ownership.standby(), "its cause is not gone"

@@ -91,6 +91,16 @@ def test_a_standby_by_a_person_is_not_handed_anything(site: Site) -> None:
     assert done.returncode == 77
     assert "only a person lifts it" in done.stderr
     assert untouched(site)
+    done = site.run("takeover", "--dry-run", "--handed-over", "4", "serv2")
+    assert (done.returncode, done.stdout) == (77, "")
+
+
+def test_a_dry_run_lifts_no_standby(site: Site) -> None:
+    ownership.enter_standby(ownership.PROGRAM, "serv2 holds serv1")
+    done = site.run("takeover", "--dry-run", "--handed-over", "4", "serv2")
+    assert done.returncode == 0 and done.stdout.startswith("would take serv2 with epoch 5\n")
+    assert ownership.standby()
+    assert untouched(site)
 
 
 def test_handed_over_lifts_the_programs_standby(site: Site) -> None:

@@ -87,6 +87,8 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
             evidence.check_standby()  # fencing takes its time: a person may have set it meanwhile
         if evidence.granted(settings, group, epoch, ordered=ordered, by_hand=by_hand):
             epoch, why = _epoch(settings, group, options, told)
+        if options.handed_over is not None:
+            ownership.leave_standby(person=False)
         acquire.take(settings, group, epoch, pinned=options.pinned, by_hand=by_hand)
     except ClusterdError:
         evidence.switch_on(settings, fenced)
@@ -128,11 +130,16 @@ def _answer(taken: acquire.Taken, why: str) -> None:
 
 
 def _epoch(settings: Config, group: Group, options: argparse.Namespace, told: Order | None) -> tuple[int, str]:
-    """The epoch to take, and in words why it may be taken."""
+    """The epoch to take, and in words why it may be taken; changes nothing.
+
+    Raises:
+        NotPermitted: this node is in standby; what is handed over it refuses only if a person has set that.
+        ClusterdError: it may not be taken, or that is not known.
+    """
     if options.resume:
         return acquire.resumable(settings, group).epoch, "resumed"
     if options.handed_over is not None:
-        ownership.leave_standby(person=False)
+        ownership.check_liftable()
         return max(options.handed_over, ownership.read(group.name).epoch) + 1, "handed over without loss"
     evidence.check_standby()
     if told is not None:
