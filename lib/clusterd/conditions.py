@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from clusterd.model import ALL_PATHS
 from clusterd.picture import NOT_FENCED, PERSON, UNHELD, Me, Own, Peer, Rules, dead, due, latest
 
 DENIED = 3.0
@@ -17,7 +18,7 @@ class Condition(NamedTuple):
 
 
 SILENT = ("peer-dead", "path-down")
-"""Conditions whose subject is a peer that is not heard, or NODE/PATH of a path on which it is not."""
+"""Conditions whose subject is a peer that is not heard, or NODE/PATH of a path on which it is not; see ALL_PATHS."""
 
 
 def conditions(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> list[Condition]:
@@ -28,7 +29,7 @@ def conditions(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> lis
         silence = peer.silence(now)
         if peer.vouched:
             text = f"{peer.name} is not heard here on any path, but another node hears it"
-            found.append(Condition("path-down", f"{peer.name}/all", text))
+            found.append(Condition("path-down", f"{peer.name}/{ALL_PATHS}", text))
         elif peer.missing or (silence is not None and silence > rules.dead_after):
             found.append(Condition("peer-dead", peer.name, f"{peer.name} is not heard on any path"))
         elif silence is not None:

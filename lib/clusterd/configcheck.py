@@ -17,7 +17,7 @@ WITH_NAME = ("systemd", "sysv", "ocf")
 """Kinds of services that need [run] name."""
 ALONE = ("systemd", "sysv")
 """Kinds whose name stands for one thing that can run only once on a node."""
-RESERVED = ("lan", "main", "heartbeat", "redundant")
+RESERVED = ("lan", "main", "heartbeat", "redundant", model.ALL_PATHS)
 """No names for further networks: these paths and NICs have them."""
 
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")

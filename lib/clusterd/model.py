@@ -6,6 +6,9 @@
 import os
 from typing import NamedTuple
 
+ALL_PATHS = "all"
+"""In NODE/PATH, what a condition is about: no path in particular. No network may be called that."""
+
 
 class Network(NamedTuple):
     """One network of a node on which the nodes talk to each other."""

@@ -113,7 +113,7 @@ def hang_up(config: Config, subject: str) -> None:
 
     Args:
         config: the configuration.
-        subject: the peer's name, or "NODE/PATH" if it is not heard on one path only.
+        subject: the peer's name, or "NODE/PATH" if it is not heard on one path only; ALL_PATHS is as none.
     """
     name, _, path = subject.partition("/")
     node = config.nodes[name]
@@ -121,7 +121,7 @@ def hang_up(config: Config, subject: str) -> None:
         return
     for network, where in _by_path(node).items():
         socket = connection(config, node, where.split("/")[0])
-        if path in ("", network) and os.path.exists(socket):
+        if path in ("", model.ALL_PATHS, network) and os.path.exists(socket):
             run.detach(["ssh", "-F", "none", "-o", f"ControlPath={socket}", "-O", "exit", name], stdin="")
 
 

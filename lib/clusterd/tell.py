@@ -91,7 +91,9 @@ class Teller:
     def _over(self, key: tuple[str, str], lasted: float) -> None:
         name, subject = key
         if name in COUNTERPARTS:
-            text = OVER[name].format(*subject.split("/"), lasted=durations.show(lasted))
+            node, _, path = subject.partition("/")
+            path = "every path" if path == model.ALL_PATHS else path
+            text = OVER[name].format(node, path, lasted=durations.show(lasted))
             self.tell(COUNTERPARTS[name], text, subject=subject, closes=True)
         else:
             self.worker.do(lambda: notify.clear(name, subject))

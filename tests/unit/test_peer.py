@@ -100,7 +100,7 @@ def test_what_hangs_on_a_peer_that_is_no_longer_heard_fails_at_once(two: Two) ->
     settings = two.load()
     node = settings.nodes["serv2"]
     (path,) = [network.name for network in node.networks]
-    for subject in ("serv2", f"serv2/{path}"):
+    for subject in ("serv2", f"serv2/{path}", f"serv2/{model.ALL_PATHS}"):
         key = (two.top / "key.pub").read_text()
         (two.top / "authorized").write_text(f'command="sleep 60",restrict {key}')
         asking = subprocess.Popen(peer.argv(settings, node, ["clock"]), stderr=subprocess.DEVNULL)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from clusterd import quorum
 from clusterd.actions import Acquire, LetGo, Resume, Suspend
+from clusterd.model import ALL_PATHS
 from clusterd.picture import PROGRAM, UNHELD, Claim, Me, Own, Peer, Rules
 from clusterd.verdict import decide
 
@@ -76,7 +77,7 @@ def test_what_a_silent_peer_heard_is_no_evidence() -> None:
 def test_who_is_heard_by_another_peer_is_told_as_a_path() -> None:
     peers = quorum.assess(RULES, me(), (sees("serv2", "serv3"), dead("serv3")), NOW)
     found = {(each.name, each.subject) for each in decide(RULES, me(), peers, NOW).conditions}
-    assert found == {("path-down", "serv3/all")}
+    assert found == {("path-down", f"serv3/{ALL_PATHS}")}
 
 
 # --- whose turn it is ---

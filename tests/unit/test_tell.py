@@ -12,7 +12,7 @@ from clusterd import notify, paths, state
 from clusterd.actions import Acquire
 from clusterd.conditions import Condition
 from clusterd.crew import Ended
-from clusterd.model import Config, Notify
+from clusterd.model import ALL_PATHS, Config, Notify
 from clusterd.tell import GONE_AFTER, STRANGERS_EVERY, Teller
 from clusterd.worker import Job, Worker
 
@@ -73,6 +73,18 @@ def test_its_end_is_told(teller: Teller) -> None:
     events = told(teller)
     assert [event["event"] for event in events] == ["peer-dead", "peer-back", "peer-dead"]
     assert events[1]["text"] == "serv2 is heard again, after 7 s"
+
+
+def test_its_end_names_the_path(teller: Teller) -> None:
+    last(teller, DOWN, 100.0, 7.0)
+    now = pause(teller, 108.0)
+    last(teller, Condition("path-down", f"serv2/{ALL_PATHS}", "serv2 is not heard here on any path"), now, 7.0)
+    pause(teller, now + 8.0)
+    texts = [event["text"] for event in told(teller) if event["event"] == "path-up"]
+    assert [text.partition(",")[0] for text in texts] == [
+        "serv2 is heard on lan again",
+        "serv2 is heard on every path again",
+    ]
 
 
 @pytest.mark.parametrize(
