@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from clusterd import network, nic
+from clusterd import nic
 from clusterd.places import FOREIGN_METRIC, Place
 
 _RTM_NEWADDR = 20
@@ -51,7 +51,6 @@ class Keeper:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._change = threading.Condition()
         self._wanted: tuple[Place, ...] | None = None
-        self._dropped = 0
         self._trouble = ""
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="lease", daemon=True)
@@ -62,17 +61,6 @@ class Keeper:
         with self._change:
             self._wanted = tuple(places)
             self._change.notify()
-
-    def drop(self, where: Place) -> None:
-        """Take the addresses of `where` away at once, and renew nothing until asked again.
-
-        Raises:
-            Failed: one of them is still there.
-        """
-        with self._change:
-            self._wanted = None
-            self._dropped += 1
-        network.drop_addresses(where)
 
     def failed(self) -> bool:
         """Whether a renewal was refused since the last `forgive`: an address has lapsed, or somebody removed it."""
@@ -111,12 +99,9 @@ class Keeper:
             return places
 
     def _renew_all(self, places: tuple[Place, ...]) -> None:
-        dropped = self._dropped
         for where in places:
             for address in where.addresses:
                 code = self._renew_one(where, address)
-                if dropped != self._dropped:
-                    return
                 if code:
                     why = "it has lapsed" if code == errno.EINVAL else os.strerror(code)
                     self._trouble = f"{where.group}: {address} on {where.interface}: {why}"

@@ -173,21 +173,6 @@ def test_a_process_that_dies_renews_no_more(renewer: "subprocess.Popen[str]", pl
     lan.wait_until(lambda: len(network.missing(places[0])) == 2, 10)
 
 
-def test_drop_is_at_once_and_no_failure(places: list[Place], keepers: Keepers) -> None:
-    keeper = keepers(1.0)
-    for _ in range(20):
-        keeper.renew(places)
-    keeper.drop(places[1])
-    assert network.missing(places[1]) == list(places[1].addresses)
-    time.sleep(0.1)
-    assert network.missing(places[1]) == list(places[1].addresses)
-    assert not keeper.failed()
-    now = _now()
-    keeper.renew(places[:1])
-    _wait_renewed(keeper, now)
-    assert not keeper.failed() and network.missing(places[0]) == []
-
-
 def test_a_nic_that_is_gone_is_a_failure(places: list[Place], keepers: Keepers, lan: "Lan") -> None:
     lan.ip("serv1", "link del eth2")
     keeper = keepers(1.0)
