@@ -30,7 +30,7 @@ def prepare(service: Service, node: str, epoch: int, set_id: str) -> list[str]:
     Raises:
         NotPermitted: `node` is not the holder, or there is no such pass.
     """
-    guards.check_sender(service, node, epoch)
+    guards.admit_sender(service, node, epoch)
     if set_id == rsync.PLAN:
         return _alone(_settings(service, rsync.PLAN, None))
     from clusterd import backups, passes
@@ -43,7 +43,7 @@ def prepare(service: Service, node: str, epoch: int, set_id: str) -> list[str]:
     assert held.fd is not None
     os.set_inheritable(held.fd, True)
     # A takeover writes its record first and then ends whoever holds the lock.
-    guards.check_sender(service, node, epoch)
+    guards.admit_sender(service, node, epoch)
     backup = os.path.realpath(backups.files_folder(set_id))
     return _alone(_settings(service, "apply", backup))
 

@@ -66,8 +66,11 @@ def check_settled(service: Service) -> None:
         )
 
 
-def check_sender(service: Service, node: str, epoch: int) -> None:
+def admit_sender(service: Service, node: str, epoch: int) -> None:
     """Old never overwrites new: only the holder, at the highest epoch known, may mirror to here.
+
+    A sender that is let in with a higher epoch than this node knew is the holder: that is put on the disk, durably, so
+    that nobody with a lower one is let in any more, whatever happens next.
 
     Raises:
         NotPermitted: `node` is not the holder, as far as this node knows.

@@ -55,7 +55,7 @@ class Session:
         """Answer the sender until it has ended the pass, or is gone: then the pass is cut."""
         with lock.wait_for(f"receive-{self.service.name}", PATIENCE):
             try:
-                guards.check_sender(self.service, self.node, self.epoch)
+                guards.admit_sender(self.service, self.node, self.epoch)
                 before = self._recover()
                 self.record = rehome.receiving(before, self.service, self.epoch)
                 self.channel.send(**self._hello(), home=before.home, held=before.last_held())
@@ -133,7 +133,7 @@ class Session:
 
     def _begin(self, message: dict[str, Any]) -> dict[str, Any]:
         """The pass is going to change files: keep what it replaces, and know after a crash that it was cut."""
-        guards.check_sender(self.service, self.node, self.epoch)
+        guards.admit_sender(self.service, self.node, self.epoch)
         said = asked.begin(self.service, message)
         self.check_space(said.space)
         guards.check_room(self.service, said.kept)
@@ -192,7 +192,7 @@ class Session:
 
     def _end(self, message: dict[str, Any]) -> dict[str, Any]:
         """The sender says that the pass is over: the set is closed, and a complete pass is remembered as such."""
-        guards.check_sender(self.service, self.node, self.epoch)
+        guards.admit_sender(self.service, self.node, self.epoch)
         said = asked.end(self.service, message)
         end_rsync(self.service.name)
         if self.set and self.record.unfinished:

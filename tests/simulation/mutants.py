@@ -293,7 +293,7 @@ MUTANTS = (
         first=185,
     ),
     Mutant("hands over without the last pass", ((handover, "copy", _without_last_pass),), ("operator: release",)),
-    Mutant("lets any pass in", ((guards, "check_sender", lambda *_: None),), ("freeze", "LAN and heartbeat split")),
+    Mutant("lets any pass in", ((guards, "admit_sender", lambda *_: None),), ("freeze", "LAN and heartbeat split")),
     Mutant(
         "takes what etcd has not granted",
         ((grant, "lasting", lambda *_: True), (arbiter, "_granted", lambda *_: True)),

@@ -258,7 +258,7 @@ def _check_sender(world: "World", there: "Machine", service: Service, name: str,
     """What the receiver's gate says; it may have to wait for somebody else who writes the record."""
     while True:
         try:
-            return world.on(there, lambda: guards.check_sender(service, name, epoch))
+            return world.on(there, lambda: guards.admit_sender(service, name, epoch))
         except Later:
             world.spend(0.01, 0.02)
 

@@ -50,14 +50,14 @@ def test_what_counts_as_empty(tmp_path: Path) -> None:
 def test_a_sender_that_is_not_the_holder(box: "Box") -> None:
     made = service("/srv/a/")
     me = os.uname().nodename.split(".")[0]
-    guards.check_sender(made, "serv8", 3)
+    guards.admit_sender(made, "serv8", 3)
     assert ownership.read("serv1").epoch == 3, "a higher epoch is news, and is kept"
     for node, epoch in (("serv8", 2), ("serv9", 3), ("serv8", 0), (me, 9)):
         with pytest.raises(NotPermitted):
-            guards.check_sender(made, node, epoch)
+            guards.admit_sender(made, node, epoch)
     ownership.enter("serv1", 4, ownership.STARTING)
     with pytest.raises(NotPermitted, match="holds serv1 itself"):
-        guards.check_sender(made, "serv8", 9)
+        guards.admit_sender(made, "serv8", 9)
 
 
 def test_mounts_of_this_machine() -> None:
