@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from clusterd.places import Place
     from clusterd.steward import Steward
 
-FILE = "arbiter.json"
 HANDED_OVER = 10.0
 """Seconds in which a group that is handed over must be granted: its holder has just given it back."""
 BEYOND = 5.0
@@ -92,7 +91,7 @@ def password(config: Config) -> str:
 def read() -> Grants | None:
     """What was granted in this boot; None: nothing is known."""
     try:
-        fact = state.read(f"{paths.RUN}/{FILE}")
+        fact = state.read(paths.GRANTS)
         found = Grants(**fact) if fact else None
     except (Failed, TypeError):
         return None
@@ -101,7 +100,7 @@ def read() -> Grants | None:
 
 def write(grants: Grants) -> None:
     """Publish them."""
-    state.write(f"{paths.RUN}/{FILE}", grants._asdict(), durable=False, mode=0o644)
+    state.write(paths.GRANTS, grants._asdict(), durable=False, mode=0o644)
 
 
 # --- for the watchdog's loop ---------------------------------------------------------------------------------------
@@ -166,7 +165,7 @@ def obtain(config: Config, group: Group, epoch: int, *, ordered: bool, seconds: 
     token = "" if ordered else f"{os.getpid()} {view.now():.6f}"
     if token:
         mark = {"pid": os.getpid(), "epoch": epoch, "token": token}
-        state.write(_mark(group.name), mark, durable=False)
+        state.write(paths.asking(group.name), mark, durable=False)
     began, waited = view.now(), False
     while not _granted(config, group, token):
         if view.now() > began + seconds:
@@ -200,7 +199,7 @@ def check(config: Config) -> None:
 def asking(group: str) -> Want | None:
     """What the script that is at work on the group asks for; None if it asks for nothing."""
     try:
-        mark = state.read(_mark(group))
+        mark = state.read(paths.asking(group))
         if not mark or mark["pid"] != lock.holder(f"group-{group}"):
             return None
         return Want(int(mark["epoch"]), str(mark["token"]))
@@ -208,15 +207,15 @@ def asking(group: str) -> Want | None:
         return None
 
 
-def note_fenced(node: str, boot: str) -> None:
+def note_boot_over(node: str, boot: str) -> None:
     """That boot of the node is over: its agent says so. What it was granted ends with it."""
-    state.write(f"{paths.RUN}/fenced-{node}.json", {"boot": boot}, durable=False)
+    state.write(_over(node), {"boot": boot}, durable=False)
 
 
-def fenced(node: str, boot: str) -> bool:
+def boot_over(node: str, boot: str) -> bool:
     """Whether that boot of the node is known to be over."""
     try:
-        fact = state.read(f"{paths.RUN}/fenced-{node}.json")
+        fact = state.read(_over(node))
     except Failed:
         return False
     return bool(boot) and isinstance(fact, dict) and fact.get("boot") == boot
@@ -238,5 +237,5 @@ def _refuse(group: Group) -> None:
     raise CannotTell(f"etcd has not granted {group.name} to this node: nothing is taken{why}")
 
 
-def _mark(group: str) -> str:
-    return f"{paths.RUN}/asking-{group}.json"
+def _over(node: str) -> str:
+    return f"{paths.BOOTS_OVER}/{node}.json"

@@ -118,7 +118,7 @@ def fence_silent(config: Config, group: Group, unheard: tuple[str, ...] | None) 
             raise
         seen = view.read()
         if arbiter.wanted(config) and seen and name in seen.peers:
-            arbiter.note_fenced(name, seen.peers[name].boot)
+            arbiter.note_boot_over(name, seen.peers[name].boot)
         notify.tell_detached(config, "fenced", f"{name} is off", group=group.name, subject=name, peer=name)
     return unheard
 

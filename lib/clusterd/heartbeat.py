@@ -155,14 +155,13 @@ def next_incarnation() -> int:
 
     A disk that takes nothing keeps nobody from serving: then it is higher than at any earlier start of this boot.
     """
-    path, of_this_boot = f"{paths.STATE}/incarnation", f"{paths.RUN}/incarnation"
-    last = max(int(state.read(path) or 0), int(state.read(of_this_boot) or 0))
+    last = max(int(state.read(path) or 0) for path in (paths.INCARNATION, paths.BOOT_INCARNATION))
     number = max(last + 1, int(time.time()))
     try:
-        state.write(path, number)
+        state.write(paths.INCARNATION, number)
     except OSError as error:
-        log.event("incarnation-not-kept", f"{path}: {error.strerror}", level="warning")
-        state.write(of_this_boot, number, durable=False)
+        log.event("incarnation-not-kept", f"{paths.INCARNATION}: {error.strerror}", level="warning")
+        state.write(paths.BOOT_INCARNATION, number, durable=False)
     return number
 
 

@@ -80,13 +80,13 @@ def write(name: str, value: str) -> None:
 
 
 def _path(group: str) -> str:
-    return f"{paths.RUN}/settings/{group}.json"
+    return f"{paths.FOUND_SETTINGS}/{group}.json"
 
 
 def _remembered() -> dict[str, Settings]:
     """The settings found, by group."""
     try:
-        files = sorted(os.listdir(f"{paths.RUN}/settings"))
+        files = sorted(os.listdir(paths.FOUND_SETTINGS))
     except FileNotFoundError:
         return {}
     groups = [name.removesuffix(".json") for name in files if name.endswith(".json")]

@@ -137,12 +137,12 @@ def known_to_hold(group: str) -> bool:
 
 def verify(group: str, how: str) -> None:
     """Note how it was verified, from outside this node, that it answers for the group; "" if it was not."""
-    state.write(f"{paths.RUN}/verified-{group}.json", {"boot": state.boot_id(), "how": how}, durable=False)
+    state.write(paths.verified(group), {"boot": state.boot_id(), "how": how}, durable=False)
 
 
 def verified(group: str) -> str:
     """How it was verified that this node answers for the group, in this boot; "" if it was not."""
-    fact = state.read(f"{paths.RUN}/verified-{group}.json")
+    fact = state.read(paths.verified(group))
     return str(fact["how"]) if fact and fact.get("boot") == state.boot_id() else ""
 
 

@@ -86,7 +86,7 @@ def _made_mac(name: str) -> str:
 
 def _factory_mac(interface: str) -> str:
     """The NIC's own address. Virtual NICs do not tell it: then what was first seen in this boot."""
-    path = f"{paths.RUN}/nics/{interface}.json"
+    path = f"{paths.NICS}/{interface}.json"
     known = state.read(path)
     if known is None:
         answer = run.check(["ip", "-json", "link", "show", "dev", interface], timeout=_TIMEOUT, changes=False)

@@ -14,6 +14,8 @@ STANDBY = f"{STATE}/standby"
 """The standby lock: a node that has it acquires nothing."""
 PEERS = f"{STATE}/peers"
 """What was last heard of each peer and must survive a reboot: its incarnation."""
+INCARNATION = f"{STATE}/incarnation"
+"""The number of this node's watchdog's last start, with which its heartbeats are told from those before."""
 PASSES = f"{STATE}/passes"
 """One JSON record a service: the passes sent and received."""
 GENERATIONS = f"{STATE}/generations"
@@ -34,11 +36,23 @@ SSH_KEY = f"{STATE}/ssh/id_ed25519"
 """This node's own key, with which its peers let it through peer_gate."""
 
 LEAVING = f"{RUN}/leaving.json"
+"""The groups that are another's, and whose services have not all stopped here (crew.py)."""
 VIEW = f"{RUN}/view.json"
-SURE = f"{RUN}/sure"
 """The watchdog's latest view, with the time until which it is good."""
+SURE = f"{RUN}/sure"
+"""When the watchdog last heard all claims and acted on them (view.mark_sure)."""
+BOOT_INCARNATION = f"{RUN}/incarnation"
+"""As INCARNATION, if the disk takes nothing."""
 FENCED = f"{RUN}/fenced"
-"""When each node was last known to be off, by the fence agent; one JSON fact a node."""
+"""When each node was last known to be off, by the fence agent; one JSON fact a node, true in our boot."""
+BOOTS_OVER = f"{RUN}/boots-over"
+"""Which boot of each node is over, by its fence agent: what etcd granted to that one is nobody's (arbiter.py)."""
+GRANTS = f"{RUN}/arbiter.json"
+"""What the arbiter has granted to this node (arbiter.py)."""
+FOUND_SETTINGS = f"{RUN}/settings"
+"""The kernel's settings as they were before each group came (netsettings.py)."""
+NICS = f"{RUN}/nics"
+"""The MAC of each NIC as it was first seen (parking.py)."""
 KEYS_IN_USE = f"{RUN}/keys.json"
 """Fingerprints of the secrets that the watchdog uses (keyfile.py)."""
 CONFIG_CACHE = f"{RUN}/config.json"
@@ -74,6 +88,16 @@ IFCFG = os.environ.get("CLUSTERD_IFCFG", "/etc/sysconfig/network-scripts")
 """Red Hat's folder of ifcfg-* files."""
 SYSLOG = os.environ.get("CLUSTERD_SYSLOG", "/dev/log")
 """The socket of the syslog daemon."""
+
+
+def verified(group: str) -> str:
+    """How it was verified that this node answers for `group` (ownership.py)."""
+    return f"{RUN}/verified-{group}.json"
+
+
+def asking(group: str) -> str:
+    """The mark of the script that waits for the arbiter's grant of `group` (arbiter.py)."""
+    return f"{RUN}/asking-{group}.json"
 
 
 def heartbeat_key(conf: str) -> str:

@@ -161,7 +161,7 @@ class Steward:
         mine = Claim(self.me, want.epoch, self.boot, self.lease, seen.revision if seen else 0)
         if seen == mine and seen.revision != self.given_back.get(name):
             return True
-        if seen and seen.node != self.me and not arbiter.fenced(seen.node, seen.boot):
+        if seen and seen.node != self.me and not arbiter.boot_over(seen.node, seen.boot):
             return False
         if not self.etcd.put(name, seen, mine):
             return False

@@ -321,10 +321,10 @@ def test_a_loop_that_starts_again_goes_on_with_the_lease(make: Make, settings: C
 def test_what_a_fenced_node_had_is_taken_at_once(make: Make) -> None:
     one, other = make(), make("serv2")
     want(one, serv1=3)
-    arbiter.note_fenced("serv1", "an earlier boot")
+    arbiter.note_boot_over("serv1", "an earlier boot")
     want(other, serv1=4)
     assert other.grants.groups == {}
-    arbiter.note_fenced("serv1", "the boot of serv1")
+    arbiter.note_boot_over("serv1", "the boot of serv1")
     want(other, serv1=4)
     assert other.grants.groups == {"serv1": ""}
 
