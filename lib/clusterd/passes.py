@@ -71,7 +71,7 @@ class Place(NamedTuple):
     """What a mirrored path was like at the last complete pass."""
 
     mounts: tuple[str, ...]
-    """The file system that it is on, then those mounted below it; see guards.mounts."""
+    """The file system that it is on, then those mounted below it; see mounts.names."""
     empty: bool = False
     id: str = ""
     """Of the sentinel."""

@@ -53,7 +53,7 @@ class View(NamedTuple):
     reach: int | None
     asked: int
     groups: dict[str, dict[str, Any]]
-    """Of each group: epoch, holder, held, up, pinned, busy, verified."""
+    """Of each group: epoch, holder, held, up, pinned, busy, phase, since, interface, verified."""
     peers: dict[str, PeerView]
     conditions: list[list[str]]
     """Name, subject and text of everything that is the matter now."""

@@ -1,6 +1,7 @@
 """Imports go downwards only, commands are strangers to each other, scripts are doors, and start-up stays light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIB = ROOT / "lib" / "clusterd"
+DESIGN = (ROOT / "docs" / "design.md").read_text()
 
 LAYER_0 = {"errors", "paths", "durations", "model"}
 LAYER_1 = {"run", "lock", "state", "log"}
@@ -130,6 +132,37 @@ def test_cluster_itself_loads_fabric_only_to_reach_somebody() -> None:
     env = {"PYTHONPATH": str(ROOT / "lib"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert not {"fabric", "paramiko"} & set(done.stdout.split())
+
+
+def test_the_design_has_every_module_in_its_layer() -> None:
+    section = DESIGN.partition("\n## 12.")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([0-3])[^|]*\|(.*)\|$", section, re.MULTILINE)
+    said = {name: int(number) for number, row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert said.pop("config…") == 1
+    modules = {name_of(path) for path in MODULES if path.parent == LIB} - {"__init__"}
+    assert said == {name: layer(name) for name in modules if not name.startswith("config")}
+
+
+def defined(path: Path) -> set[str]:
+    """What a module defines: its own names, and those inside its classes."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    for node in (*tree.body, *(inner for each in tree.body if isinstance(each, ast.ClassDef) for inner in each.body)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {ast.unparse(target) for target in targets}
+    return found
+
+
+def test_what_the_design_names_is_there() -> None:
+    files = {"py", "json", "conf"}
+    names = [found.groups() for found in re.finditer(r"`([a-z_]+)\.(\w+)(?:\(\))?`", DESIGN)]
+    known = {name_of(path): defined(path) for path in MODULES}
+    named = [(module, name) for module, name in names if module in known and name not in files]
+    assert len(named) > 20
+    assert [f"{module}.{name}" for module, name in named if name not in known[module]] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
