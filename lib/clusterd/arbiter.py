@@ -196,6 +196,34 @@ def check(config: Config) -> None:
         raise CannotTell(f"the arbiter, etcd, is out of reach from {config.me().name}: nothing can be taken there")
 
 
+def check_answers(config: Config, so: str = "nothing can be taken") -> bool:
+    """Whether the arbiter answers at this very moment; asked before anything is done that only a grant makes good.
+
+    That it did so a moment ago says little: a cut may have taken etcd and the peer from this node at once, and the
+    peer is missed first. So this waits for the steward's next renewal: a tenth of `ttl` when all is well, `ttl` at
+    most, which is longer than an election takes.
+
+    Args:
+        config: the configuration.
+        so: what follows if it does not answer, in words.
+
+    Returns:
+        whether there is an arbiter; then what was known before should be looked at again.
+
+    Raises:
+        CannotTell: it does not answer.
+    """
+    if not wanted(config):
+        return False
+    asked, last = view.now(), read()
+    known = max(asked, last.until if last else 0.0)
+    while (found := read()) is None or found.until <= known or found.lost_since is not None:
+        if view.now() > asked + config.arbiter.ttl:
+            raise CannotTell(f"the arbiter, etcd, does not answer {config.me().name}: {so}")
+        time.sleep(PAUSE)
+    return True
+
+
 def asking(group: str) -> Want | None:
     """What the script that is at work on the group asks for; None if it asks for nothing."""
     try:

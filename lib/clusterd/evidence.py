@@ -98,17 +98,20 @@ def fence_silent(config: Config, group: Group, unheard: tuple[str, ...] | None) 
     """With a fence agent: switch every silent peer off before anything of it is taken; returns those.
 
     None: by hand; ask the view who is silent, and leave out the delay, which is for two that act at once.
+    With an arbiter nobody is switched off in vain: first it must answer.
 
     Raises:
         Busy: one of them was heard again before its turn came: the watchdog is to decide anew.
+        CannotTell: the arbiter does not answer; nobody was switched off.
         Failed: one of them is not known to be off. A notice has been sent; nothing may be taken over.
     """
     if not fence.wanted(config):
         return ()
     if unheard is None:
         unheard = tuple(peer.name for peer in view.need().peers.values() if not peer.heard)
+        _wait_turn(config, unheard, 0.0)
     else:
-        _wait_turn(config, unheard)
+        _wait_turn(config, unheard, max((config.nodes[name].fence_delay for name in unheard), default=0.0))
     for name in unheard:
         try:
             fence.off(config, config.nodes[name])
@@ -123,13 +126,17 @@ def fence_silent(config: Config, group: Group, unheard: tuple[str, ...] | None) 
     return unheard
 
 
-def _wait_turn(config: Config, unheard: tuple[str, ...]) -> None:
-    """The delay of those who are to be fenced, in which they may fence this node; then look again."""
-    delay = max((config.nodes[name].fence_delay for name in unheard), default=0.0)
-    if not delay:
+def _wait_turn(config: Config, unheard: tuple[str, ...], delay: float) -> None:
+    """The delay of those who are to be fenced, in which they may fence this node, and the arbiter's answer; then look
+    again.
+    """
+    if delay:
+        log.event("fence-waits", f"{', '.join(unheard)}: to be fenced in {durations.show(delay)}")
+        time.sleep(delay)
+    so = f"{', '.join(unheard)} is not switched off, nothing is taken"
+    asked = bool(unheard) and arbiter.check_answers(config, so)
+    if not (delay or asked):
         return
-    log.event("fence-waits", f"{', '.join(unheard)}: to be fenced in {durations.show(delay)}")
-    time.sleep(delay)
     now = view.need_new()
     back = [name for name in unheard if now.peers[name].heard]
     if back:

@@ -329,6 +329,43 @@ def test_what_a_fenced_node_had_is_taken_at_once(make: Make) -> None:
     assert other.grants.groups == {"serv1": ""}
 
 
+def test_that_etcd_answers_now_is_known_from_its_next_answer(settings: Config, etcd_server: Server, make: Make) -> None:
+    """Its last one was a moment ago, and is good for a while: it says nothing of now."""
+    one = make()
+    one.grants = Grants(state.boot_id())
+    one.boot = state.boot_id()
+    want(one, serv1=3)
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.01):
+            one.ticked = view.now()
+            one.step()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        asked = view.now()
+        assert arbiter.check_answers(settings)
+        assert view.now() - asked < TTL
+        etcd_server.signal(signal.SIGSTOP)
+        arbiter.check(settings)
+        asked = view.now()
+        with pytest.raises(CannotTell, match="does not answer serv1"):
+            arbiter.check_answers(settings, "nothing is done")
+        assert view.now() - asked < 2 * TTL
+        etcd_server.signal(signal.SIGCONT)
+        assert arbiter.check_answers(settings)
+    finally:
+        etcd_server.signal(signal.SIGCONT)
+        over.set()
+        thread.join()
+
+
+def test_without_an_arbiter_nobody_is_asked(pair: Config) -> None:
+    assert not arbiter.check_answers(pair)
+
+
 def test_a_claim_that_somebody_has_removed_is_no_grant(make: Make) -> None:
     one, other = make(), make("serv2")
     want(one, serv1=3)
