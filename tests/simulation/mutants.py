@@ -183,7 +183,7 @@ MUTANTS = (
     ),
     Mutant(
         "mirrors what it does not hold, and takes that",
-        ((guards, "check_holder", _anybodys), (guards, "check_sender", lambda *_: None)),
+        ((guards, "check_holder", _anybodys), (guards, "admit_sender", lambda *_: None)),
         ("power", "power of both"),
     ),
     Mutant("hands over what it serves, for nothing", ((verdict, "_keep", _hand_over_for_nothing),)),
