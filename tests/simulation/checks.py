@@ -197,7 +197,7 @@ class Checks:
         if self.unwell_at.get(holder, -1.0) > by.told_at - rules.dead_after - NOTICED:
             return HUNG
         heard_by = {other: world.heard.get((other, holder), -1.0) for other in world.nodes if other != holder}
-        if self._outnumbered(holder, heard_by, raised.at - NOTICED):
+        if all(self._outnumbered(holder, heard_by, at) for at in (raised.at - NOTICED, raised.at)):
             return ""
         recent = by.told_at - rules.isolated_after - NOTICED
         # More than half need no reference host; who is alone takes it only after wait_for_peer.
