@@ -7,6 +7,7 @@ services run here again, as if nothing had been tried. The successor hears the w
 
 import subprocess
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from clusterd import acquire, evidence, log, mirror, network, ownership, peer, run, services, view
@@ -137,15 +138,15 @@ def ready(config: Config, node: Node, group: Group) -> None:
         raise Failed(f"{node.name} cannot take {group.name}: {_last(answer)}")
 
 
-def copy(config: Config, group: Group, node: Node, *, last: bool) -> list[mirror.Report]:
-    """One pass of every mirrored service of the group to `node`, `parallel` at once.
+def copy(config: Config, among: Iterable[Service], node: Node, *, last: bool) -> list[mirror.Report]:
+    """One pass of every mirrored service of those to `node`, `parallel` at once.
 
     Raises:
         Failed: a pass was refused or did not complete; the first one that did not.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    mirrored = [service for service in group.services if service.paths]
+    mirrored = [service for service in among if service.paths]
 
     def one(service: Service) -> mirror.Report | ClusterdError:
         try:
@@ -186,13 +187,13 @@ def hand_over(
     """
     record = ownership.read(group.name)
     ready(config, node, group)
-    reports = copy(config, group, node, last=False)
+    reports = copy(config, _copied_first(group), node, last=False)
     ownership.enter(group.name, record.epoch, ownership.RELEASING, pinned=record.pinned)
     successor = Successor(config, node, group, record.epoch, pinned=pinned)
     began = time.monotonic()
     try:
         _stop(group)
-        reports += copy(config, group, node, last=True)
+        reports += copy(config, group.services, node, last=True)
         if not successor.ready():
             raise Failed(f"{node.name} cannot take it: {successor.why()}")
         _let_go(config, group, record)
@@ -223,6 +224,17 @@ def hand_over(
     unmirrored = tuple(path for report in reports for path in report.unmirrored)
     sets = tuple(report.backup_set for report in reports if report.backup_set)
     return Handed(group.name, node.name, unmirrored, sets, down)
+
+
+def _copied_first(group: Group) -> Iterable[Service]:
+    """What is copied while the services still run, so that they stand still for a short last pass only.
+
+    That gains nothing on a node that reaches nobody, as with its LAN cable out: no client reaches it either, and waits
+    for the successor. There only what a hook prepares is copied first, for the last pass runs no hooks.
+    """
+    seen = view.read()
+    reached = seen is None or seen.reach != 0
+    return group.services if reached else [service for service in group.services if service.before]
 
 
 def let_go(config: Config, group: Group) -> list[services.Outcome]:

@@ -78,6 +78,17 @@ def test_the_order_of_a_hand_over(held: Site) -> None:
     ]
 
 
+def test_who_reaches_nobody_stops_at_once(held: Site) -> None:
+    """No client reaches it either: one pass, after the stop."""
+    held.see(reach=0)
+    (held.files / "first" / "letter").write_text("changed")
+    assert held.run("release", "serv1").returncode == 0
+    journal = held.journal()
+    assert journal.count("rsh pass") == 1
+    assert journal.index("rsh pass") == journal.index("serv1 stop first") + 1
+    assert (held.other / "first" / "letter").read_text() == "changed"
+
+
 def test_as_json(held: Site) -> None:
     would = json.loads(held.run("release", "--json", "--dry-run", "serv1").stdout)
     assert (would["group"], would["to"], would["released"]) == ("serv1", "serv2", False)
