@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from clusterd import arbiter, gate, guards, handover, lock, mirror, ownership, passes, run, setback, view
 from clusterd.commands import release, takeover
 from clusterd.errors import BUSY, NOT_PERMITTED, ClusterdError, Failed
-from clusterd.model import Config, Group, Node, Service
+from clusterd.model import ALL_PATHS, Config, Group, Node, Service
 from clusterd.transfer import ClocksApart
 from simulation import devices, present
 from simulation.files import Copy
@@ -133,9 +133,12 @@ class Successor:
         return self.process.complaint if self.process else "no connection"
 
 
-def hang_up(world: "World", name: str) -> None:
-    """In place of peer.hang_up: what hangs on the connection to that machine fails at once."""
+def hang_up(world: "World", subject: str) -> None:
+    """In place of peer.hang_up: what hangs on the connection to that machine fails at once. It is one for all paths."""
+    name, _, path = subject.partition("/")
     here = world.here()
+    if path not in ("", ALL_PATHS):
+        return
     for call in [call for call in here.calls if call.there.name == name]:
         here.calls.remove(call)
         call.ended = True
