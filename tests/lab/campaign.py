@@ -10,6 +10,7 @@ When the block ends everything is mended, switched on, and waited for; then it i
 """
 
 import json
+import math
 import os
 import subprocess
 import threading
@@ -59,6 +60,8 @@ PASS_EVERY = 4.0
 """Seconds between the end of a pass and the start of the next one, unless it is wanted earlier."""
 WRITE_EVERY = 0.4
 """Seconds between two writes."""
+INSTANT = 0.001
+"""Seconds that two answers count for at least: a single frame of a second node is no length of time."""
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Row:
     http: float = 0.0
     """The same for HTTP."""
     double: float = 0.0
-    """How long two nodes answered for one address..."""
+    """How long two nodes answered for one address, each time at least INSTANT..."""
     excepted: float = 0.0
     """...and how long they may at most: more than 0 for a stated exception only (docs/design.md, Limits)."""
     written: int = 0
@@ -290,9 +293,7 @@ def _evaluated(lab: Lab, row: Row) -> Iterator[Day]:
 
 def _judge(row: Row, day: Day, seen: dict[str, Summary]) -> None:
     """Fill in the row: the writes only of a pair that is in order again, for nothing else tells what is lost."""
-    _times(row, seen, day.began, day.finished or monotonic())
-    for summary in seen.values():
-        one_at_a_time(replace(summary, double=()) if row.double <= row.excepted else summary)
+    answered(row, seen, day.began, day.finished or monotonic())
     if day.finished:
         _writes(row, day)
     must(not row.violations(), *row.violations(), row)
@@ -339,13 +340,15 @@ def _send_home(lab: Lab, group: str) -> None:
         lab.run(away, ["release", group, "--to", group], timeout=120, check=False)
 
 
-def _times(row: Row, seen: dict[str, Summary], began: float, finished: float) -> None:
-    """What the clients saw."""
+def answered(row: Row, seen: dict[str, Summary], began: float, finished: float) -> None:
+    """What clients saw. Raises Violated if two nodes answered at once, but for a stated exception, or another MAC."""
     mine = seen[ADDRESS["serv1"]]
     row.answers = [spell.node for spell in spells((spell.start, spell.node) for spell in mine.spells)]
     row.icmp = mine.gap("icmp", began, finished).seconds
     row.http = mine.gap("http", began, finished).seconds
-    row.double = sum(gap.seconds for summary in seen.values() for gap in summary.double)
+    row.double = sum(max(gap.seconds, INSTANT) for summary in seen.values() for gap in summary.double)
+    for summary in seen.values():
+        one_at_a_time(replace(summary, double=()) if row.excepted and row.double <= row.excepted else summary)
 
 
 def _writes(row: Row, day: Day) -> None:
@@ -473,7 +476,8 @@ HEADINGS = (
 def cells(row: Row) -> tuple[str, ...]:
     """One row as text."""
     answers = "-".join(node.removeprefix("serv") for node in row.answers)
-    times = (f"{seconds:.2f} s" for seconds in (row.icmp, row.http, row.double))
+    double = math.ceil(row.double * 100) / 100  # nothing is rounded away
+    times = (f"{seconds:.2f} s" for seconds in (row.icmp, row.http, double))
     counts = (row.written, row.mirrored, row.lost, row.unmirrored, row.found)
     name = row.fault if row.holds else f"{row.fault} DOES NOT HOLD"
     return (name, str(row.tries), answers, *times, *map(str, counts))

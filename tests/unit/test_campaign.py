@@ -11,6 +11,7 @@ import pytest
 
 from lab import campaign, story
 from lab.campaign import Row
+from lab.labnet.answers import Summary, summarise
 from lab.labnet.plan import CHECKOUT
 from lab.labnet.proc import LabError
 
@@ -91,6 +92,46 @@ def test_a_violation_is_found_below_other_errors() -> None:
     outer.__context__ = wrong
     assert story.cause(outer) is wrong
     assert story.cause(LabError("a wait")) is None
+
+
+def answers(*lines: tuple[float, str, str]) -> dict[str, Summary]:
+    """What a probe of three seconds makes of these frames for serv1's address: (when, node, what)."""
+    address = story.ADDRESS["serv1"]
+    wire = [{"t": when, "k": "wire", "node": node, "what": what} for when, node, what in lines]
+    return {address: summarise(address, [{"t": 0.0, "k": "start"}, *wire, {"t": 3.0, "k": "end"}])}
+
+
+PINGED = [(0.5 + number / 50, "serv2", "echo-reply") for number in range(100)]
+"""serv2 answers for two seconds."""
+
+
+def test_a_single_answer_of_a_second_node_is_a_violation() -> None:
+    row = Row("power", "of the holder")
+    with pytest.raises(story.Violated):
+        campaign.answered(row, answers(*PINGED, (1.501, "serv1", "arp-reply")), 0.0, 3.0)
+    assert row.double == campaign.INSTANT and row.violations()
+    assert "0.01 s" in campaign.cells(row)
+    assert not campaign.rows([row, GOOD])[0].holds
+
+
+def test_a_last_answer_before_the_first_one_of_the_successor_is_none() -> None:
+    row = Row("power", "of the holder")
+    campaign.answered(row, answers((0.4, "serv1", "echo-reply"), (0.499, "serv1", "arp-reply"), *PINGED), 0.0, 3.0)
+    assert row.double == 0 and not row.violations() and row.answers == ["serv1", "serv2"]
+
+
+def test_frames_count_by_the_time_at_which_they_came() -> None:
+    """Not by that at which they were read: the successor's port may be read first."""
+    row = Row("power", "of the holder")
+    campaign.answered(row, answers(*PINGED, (0.499, "serv1", "arp-reply"), (0.3, "serv1", "arp-reply")), 0.0, 3.0)
+    assert row.double == 0 and row.answers == ["serv1", "serv2"]
+
+
+def test_a_stated_exception_has_its_time() -> None:
+    both = answers(*PINGED, (1.0, "serv1", "arp-reply"), (1.1, "serv1", "arp-reply"))
+    campaign.answered(Row("power", "of a paused holder", excepted=0.2), both, 0.0, 3.0)
+    with pytest.raises(story.Violated):
+        campaign.answered(Row("power", "of a paused holder", excepted=0.05), both, 0.0, 3.0)
 
 
 GOOD = Row("power", "of the holder", ["serv1", "serv2"], written=10, mirrored=6, unmirrored=2, found=2, holds=True)

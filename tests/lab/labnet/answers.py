@@ -151,7 +151,7 @@ def summarise(address: str, lines: Sequence[Line]) -> Summary:
     def of(kind: str) -> list[Line]:
         return [line for line in lines if line["k"] == kind]
 
-    wire = [(line["t"], line["node"]) for line in of("wire")]
+    wire = sorted((line["t"], line["node"]) for line in of("wire"))
     each = [
         spell
         for node in sorted({node for _, node in wire})
