@@ -15,7 +15,7 @@ from lab.labnet.answers import Gap, longest_gap, overlaps, spells, summarise
 from lab.labnet.clusterconf import files
 from lab.labnet.frames import claim
 from lab.labnet.lab import Lab
-from lab.labnet.plan import CHECKOUT, MACHINES, NODES, PDU, STATE, TIME_SERVERS, machine, place
+from lab.labnet.plan import CHECKOUT, MACHINES, NODES, PDU, STATE, TIME_SERVERS, WITNESS, machine, place
 from lab.labnet.proc import LabError
 
 DOOR = Path(__file__).with_name("lab")
@@ -426,6 +426,29 @@ def test_the_probe_sees_two_nodes_answer(machines: Lab) -> None:
     assert probe.summary.double
 
 
+@pytest.mark.parametrize("address", ["10.1.0.1", "fd00:10:1::1"])
+def test_the_probe_sees_two_nodes_with_one_mac(machines: Lab, address: str) -> None:
+    """The client has an entry, and the switch knows one port for it: nobody would ask the second node."""
+    v6 = ":" in address
+    mac = MACHINES["serv1"].nic("main").mac
+    on_lan(machines, "serv1", f"{address}/{64 if v6 else 24}")
+    assert reaches(machines, "client", address)
+    with machines.probe(address, http_ms=0) as probe:
+        sleep(0.3)
+        quiet = f"net.ipv4.conf.eth2.arp_notify=0 net.ipv6.conf.eth2.disable_ipv6={int(not v6)}"
+        machines.sh("serv2", f"sysctl -qw {quiet}; ip link set eth2 address {mac}")
+        on_lan(machines, "serv2", f"{address}/{64 if v6 else 24}", nic="eth2")
+        sleep(1)
+        learned = machines.learned()
+    assert {spell.node for spell in probe.summary.spells} == set(NODES)
+    assert max(gap.seconds for gap in probe.summary.double) > 0.5
+    assert probe.summary.macs == [mac]
+    if not v6:  # with IPv6 the kernel of serv2 says a word of its own
+        assert learned[mac] == "serv1-eth0", "the witness has told the switch"
+        assert not probe.summary.claimed, "the client has heard what the witness was answered"
+        assert WITNESS not in machines.sh("serv1", "ip neigh show"), "the witness has left an entry"
+
+
 def test_the_probe_sees_an_address_change_hands_without_overlap(machines: Lab) -> None:
     on_lan(machines, "serv1", "10.1.0.1/24")
     machines.sh("serv2", "ip link set eth0 up")
@@ -571,8 +594,8 @@ def test_a_live_link_needs_power_plug_and_switch_and_the_crossover_both_ends() -
     assert without["serv1-eth1"] and not without["client-eth0"]
 
 
-def test_loss_rules_name_the_ports_of_both_machines() -> None:
-    rules = faults.loss_rules([["serv1", "client", "eth0", "100.0"], ["serv2", "serv1", "eth1", "12.5"]])
+def test_the_rules_for_losses_name_the_ports_of_both_machines() -> None:
+    rules = faults.rules([["serv1", "client", "eth0", "100.0"], ["serv2", "serv1", "eth1", "12.5"]])
     assert 'iifname { "w-serv1-eth0", "w-serv1-eth2" } oifname { "w-client-eth0" } drop' in rules
     assert 'iifname { "serv2-eth1" } oifname { "serv1-eth1" } numgen random mod 10000 < 1250 drop' in rules
     with pytest.raises(LabError, match="not on one network"):

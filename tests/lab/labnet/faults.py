@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from . import image, power, record, switch
-from .plan import MACHINES, REFERENCES, TIME_SERVERS, Machine, Place, machine
+from .plan import MACHINES, NODES, REFERENCES, TIME_SERVERS, WITNESS, Machine, Place, machine
 from .proc import LabError, run
 
 
@@ -18,7 +18,7 @@ def apply(place: Place, kept: record.Record) -> None:
     apply_links(place, kept)
     for each in MACHINES.values():
         switch.set_isolated(place, [each], each.name in kept.isolated)
-    apply_losses(place, kept)
+    apply_rules(place, kept)
 
 
 def set_cables(place: Place, cables: Sequence[str], pulled: bool) -> None:
@@ -66,7 +66,7 @@ def lose(place: Place, source: str, target: str, nic: str, percent: float) -> No
         kept.losses = [loss for loss in kept.losses if loss[:3] != [source, target, network.name]]
         if percent:
             kept.losses.append([source, target, network.name, str(percent)])
-    apply_losses(place, kept)
+    apply_rules(place, kept)
 
 
 def ports_of(name: str, segment: str) -> str:
@@ -76,24 +76,31 @@ def ports_of(name: str, segment: str) -> str:
     return "{ " + ", ".join(f'"{side(of, nic)}"' for nic in of.nics if nic.segment == segment) + " }"
 
 
-def loss_rules(losses: Sequence[Sequence[str]]) -> str:
-    """The switch's packet filter that loses what `losses` says. Pure."""
-    rules = []
+def rules(losses: Sequence[Sequence[str]]) -> str:
+    """The switch's packet filter. Pure.
+
+    It loses what `losses` says. And what answers a probe's witness ends at the port, where the probe sees it: the
+    switch is not to learn from it where a MAC address is, which a node has to tell by itself.
+    """
+    lost = []
     for source, target, nic, percent in losses:
         segment = machine(source).nic(nic).segment
         chance = f"numgen random mod 10000 < {round(float(percent) * 100)} " if float(percent) < 100 else ""
-        rules.append(f"iifname {ports_of(source, segment)} oifname {ports_of(target, segment)} {chance}drop")
-    body = "\n".join(f"    {rule}" for rule in rules)
-    return (
-        "table bridge lab {}\ndelete table bridge lab\n"
-        f"table bridge lab {{\n  chain forward {{\n    type filter hook forward priority 0;\n{body}\n  }}\n}}\n"
-    )
+        lost.append(f"iifname {ports_of(source, segment)} oifname {ports_of(target, segment)} {chance}drop")
+    witnessed = [f"iifname {ports_of(name, 'lan')} ether daddr {WITNESS} drop" for name in NODES]
+    chains = _chain("prerouting", witnessed) + _chain("forward", lost)
+    return f"table bridge lab {{}}\ndelete table bridge lab\ntable bridge lab {{\n{chains}}}\n"
 
 
-def apply_losses(place: Place, kept: record.Record) -> None:
+def _chain(hook: str, rules: Sequence[str]) -> str:
+    body = "".join(f"    {rule}\n" for rule in rules)
+    return f"  chain {hook} {{\n    type filter hook {hook} priority 0;\n{body}  }}\n"
+
+
+def apply_rules(place: Place, kept: record.Record) -> None:
     """Load the switch's packet filter."""
     enter = ["nsenter", f"--net=/run/netns/{place.switch}", "chroot", str(image.merged_folder(kept.base))]
-    run([*enter, "nft", "-f", "-"], text_in=loss_rules(kept.losses))
+    run([*enter, "nft", "-f", "-"], text_in=rules(kept.losses))
 
 
 def set_clock(place: Place, name: str, offset: str) -> None:

@@ -133,6 +133,26 @@ def _link_layer_option(options: bytes) -> bytes:
     return options[2:8] if options[:2] == b"\x02\x01" else b""
 
 
+def question(address: str, mac: str) -> bytes:
+    """The broadcast "who has this address?" of somebody who has none itself, and of whom nobody takes notice.
+
+    For IPv4 that is an ARP probe (RFC 5227), which leaves no entry anywhere. For IPv6 it is a solicitation from the
+    link-local address of that MAC: one from :: would claim the address (RFC 4862).
+    """
+    target, sender = packed(address), bytes.fromhex(mac.replace(":", ""))
+    if len(target) == 4:
+        message = struct.pack("!HHBBH6s4s6s4s", 1, IPV4, 6, 4, 1, sender, bytes(4), bytes(6), target)
+        return b"\xff" * 6 + sender + struct.pack("!H", ARP) + message
+    source = packed("fe80::")[:8] + bytes((sender[0] ^ 2, *sender[1:3], 0xFF, 0xFE, *sender[3:]))
+    group = packed("ff02::1:ff00:0")[:13] + target[13:]
+    option = b"\x01\x01" + sender
+    message = struct.pack("!BBHI16s8s", 135, 0, 0, 0, target, option)
+    pseudo = source + group + struct.pack("!II", len(message), ICMPV6)
+    message = message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:]
+    header = struct.pack("!IHBB16s16s", 6 << 28, len(message), ICMPV6, 255, source, group)
+    return b"\x33\x33" + group[12:] + sender + struct.pack("!H", IPV6) + header + message
+
+
 def echo_request(v6: bool, identity: int, sequence: int) -> bytes:
     """An ICMP echo request; for IPv6 the kernel fills in the checksum."""
     message = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, identity, sequence & 0xFFFF) + b"clusterd-lab-probe"

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO
 
 from .answers import Line, Summary, summarise
-from .plan import MACHINES, NODES, Place
+from .plan import MACHINES, NODES, WITNESS, Place
 from .proc import PYTHON, LabError, environment, wait_for
 
 AGENT = Path(__file__).with_name("probe_agent.py")
@@ -17,6 +17,9 @@ AGENT = Path(__file__).with_name("probe_agent.py")
 
 class Probe:
     """Asks an address from the client, by ICMP and HTTP, and watches the nodes' ports of the switch.
+
+    Beside the client, which asks whom it knows, a witness asks everybody, by ARP or ND: a second node that has the
+    address answers it, even if the switch has nothing else for that node.
 
     with Probe(place, "10.1.0.1") as probe:
         probe.mark("cut")
@@ -33,6 +36,7 @@ class Probe:
         http_ms: float = 20,
         http_timeout_ms: float = 100,
         http_port: int = 80,
+        who_has_ms: float = 50,
         log: Path | None = None,
         client: str = "client",
     ) -> None:
@@ -48,6 +52,8 @@ class Probe:
             "http_ms": http_ms,
             "http_timeout_ms": http_timeout_ms,
             "http_port": http_port,
+            "who_has_ms": who_has_ms,
+            "witness": WITNESS,
             "log": str(log),
             "switch": f"/run/netns/{place.switch}",
             "client": f"/run/netns/{place.netns(client)}",

@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -23,6 +23,7 @@ import frames  # type: ignore[import-not-found]
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 SO_ATTACH_FILTER = 26
+SO_TIMESTAMPNS = 35
 RTMGRP_NEIGH = 4
 STALL = 0.03
 """Seconds by which the probe itself may be late before it says so."""
@@ -50,6 +51,7 @@ def packet_socket(interface: str, wanted: bytes) -> socket.socket:
     program = ctypes.create_string_buffer(wanted, len(wanted))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(wanted) // 8, ctypes.addressof(program)))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     sock.bind((interface, ETH_P_ALL))
     return sock
 
@@ -75,9 +77,10 @@ class Agent:
         self.mac = ""
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def note(self, kind: str, **what: object) -> None:
-        """One line of the log."""
-        self.log.write(json.dumps({"t": round(monotonic(), 6), "k": kind, **what}) + "\n")
+    def note(self, kind: str, when: float | None = None, **what: object) -> None:
+        """One line of the log: of now, or of an earlier moment."""
+        when = monotonic() if when is None else when
+        self.log.write(json.dumps({"t": round(when, 6), "k": kind, **what}) + "\n")
 
     def witnesses(self) -> list[tuple[socket.socket, str, str]]:
         """Sockets at the nodes' ports of the switch: (socket, node, NIC)."""
@@ -86,25 +89,30 @@ class Agent:
 
     def on_wire(self, sock: socket.socket, node: str, nic: str) -> None:
         """Frames that a node sends into the switch."""
-        for frame in self.received(sock):
+        for frame, when in self.received(sock):
             claim = frames.claim(frame, self.address)
             if claim and claim.what != "frame":
-                self.note("wire", node=node, nic=nic, what=claim.what, mac=claim.mac, source=claim.source)
+                self.note("wire", when, node=node, nic=nic, what=claim.what, mac=claim.mac, source=claim.source)
 
     def on_client_wire(self, sock: socket.socket) -> None:
         """ARP and ND messages that reach the client."""
-        for frame in self.received(sock):
+        for frame, when in self.received(sock):
             claim = frames.claim(frame, self.address)
             if claim and claim.what.startswith("a"):
-                self.note("arp", what=claim.what, mac=claim.mac, source=claim.source)
+                self.note("arp", when, what=claim.what, mac=claim.mac, source=claim.source)
 
     @staticmethod
-    def received(sock: socket.socket) -> list[bytes]:
-        """The frames that wait on a packet socket."""
-        found: list[bytes] = []
+    def received(sock: socket.socket) -> list[tuple[bytes, float]]:
+        """The frames that wait on a packet socket, and when the kernel got them.
+
+        By its clock, for a probe that is late finds frames on several sockets, and would mistake their order.
+        """
+        found: list[tuple[bytes, float]] = []
         try:
             while len(found) < 200:
-                found.append(sock.recv(256))
+                frame, ((_, _, stamp),), _, _ = sock.recvmsg(256, socket.CMSG_SPACE(16))
+                seconds, nanoseconds = struct.unpack("qq", stamp)
+                found.append((frame, monotonic() - (time() - seconds - nanoseconds / 1e9)))
         except OSError:
             pass
         return found
@@ -153,6 +161,17 @@ class Agent:
             self.sent[number & 0xFFFF] = monotonic()
             try:
                 sock.sendto(frames.echo_request(self.v6, self.identity, number), (self.address, 0))
+            except OSError:
+                continue
+
+    async def who_has(self) -> None:
+        """One question to everybody at each tick: who has an entry for the address, as the client, asks only one."""
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK)
+        sock.bind(("eth0", 0))
+        question = frames.question(self.address, self.spec["witness"])
+        async for _ in self.ticks(self.spec["who_has_ms"] / 1000):
+            try:
+                sock.send(question)
             except OSError:
                 continue
 
@@ -224,6 +243,8 @@ class Agent:
         for sock, handler in readers:
             loop.add_reader(sock, handler, sock)
         self.note("start")
+        if self.spec["who_has_ms"]:
+            self.spawn(self.who_has())
         if self.spec["icmp_ms"]:
             self.spawn(self.ping())
         if self.spec["http_ms"]:
