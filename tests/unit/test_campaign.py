@@ -134,6 +134,18 @@ def test_a_stated_exception_has_its_time() -> None:
         campaign.answered(Row("power", "of a paused holder", excepted=0.05), both, 0.0, 3.0)
 
 
+def test_a_move_of_what_may_not_move_is_tried_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "MOVED", set())
+    with pytest.raises(AssertionError, match="though nothing may") as first:
+        campaign.stayed("switch off", ["address-up"])
+    assert not isinstance(first.value, story.Violated)
+    campaign.stayed("switch off", [])
+    with pytest.raises(AssertionError, match="though nothing may"):
+        campaign.stayed("another fault", ["address-up"])
+    with pytest.raises(story.Violated, match="in a second try"):
+        campaign.stayed("switch off", ["address-up"])
+
+
 GOOD = Row("power", "of the holder", ["serv1", "serv2"], written=10, mirrored=6, unmirrored=2, found=2, holds=True)
 
 
