@@ -89,7 +89,11 @@ class Row:
     unmirrored: int = 0
     """Acknowledged writes that are not on the share at the end, and that no pass had copied..."""
     found: int = 0
-    """...and those of these that are whole in a backup set that a notice names, and that lists them."""
+    """...and those of these that are whole in a backup set whose notice names them, and that lists them."""
+    behind: int = 0
+    """How often an older version of a file was served than had been acknowledged..."""
+    stale: int = 0
+    """...and how often of these one older than a pass had copied, or one whose later version was not found."""
     holds: bool = False
     """Whether everything was as it must be..."""
     why: str = ""
@@ -103,6 +107,7 @@ class Row:
             f"two nodes answered for {self.double:.3f} s": self.double > self.excepted,
             f"{self.lost} acknowledged and mirrored writes are lost": self.lost,
             f"{self.unmirrored - self.found} unmirrored writes were not found": self.unmirrored - self.found,
+            f"an older version was served {self.stale} times": self.stale,
         }
         return [text for text, wrong in found.items() if wrong]
 
@@ -137,12 +142,14 @@ class Passes(threading.Thread):
 
     def _mirror(self, node: str) -> None:
         try:
-            before = set(self.writer.acknowledged) - self.writer.lost(str(self.lab.path(node, SHARE)))
+            share = str(self.lab.path(node, SHARE))
+            before, number = set(self.writer.acknowledged) - self.writer.lost(share), self.writer.now_in(share)
             done = self.lab.run(node, ["mirror_service", "smbd"], timeout=2 * LONG, check=False)
         except LabError:
             return
         if done.returncode == 0:
             self.copied |= before
+            self.writer.mirrored = max(self.writer.mirrored, number)
             self.count += 1
 
     def soon(self) -> None:
@@ -227,6 +234,7 @@ def fault(
     moves: int = 2,
     quiet: bool = False,
     copied: bool = True,
+    strays: bool = False,
     excepted: float = 0.0,
     **conf: Any,
 ) -> Iterator[Day]:
@@ -240,6 +248,7 @@ def fault(
         moves: how often it may have moved, if `answers` does not say.
         quiet: nothing may be done about any group at all; see `stayed`.
         copied: have a complete pass first.
+        strays: the holder has to leave writes behind that no pass has copied, or the row says nothing about them.
         excepted: seconds for which two nodes may answer, in a stated exception.
         conf: as for come_home.
     """
@@ -259,6 +268,7 @@ def fault(
             assert len(row.answers) - 1 <= moves, row
         else:
             assert tuple(row.answers) == answers, row
+        assert row.unmirrored or not strays, row
         row.holds = True
     except Exception as error:
         row.why = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -373,22 +383,27 @@ def _writes(row: Row, day: Day) -> None:
     missing = writer.lost(str(lab.path("serv1", SHARE)))
     row.written, row.mirrored = len(writer.acknowledged), len(copied)
     row.lost, row.unmirrored = len(missing & copied), len(missing - copied)
-    row.found = len(missing - copied - writer.lost(*_named_sets(day)))
+    kept = _named(day)
+    whole = {folder: set(writer.acknowledged) - writer.lost(folder) for folder, _ in kept}
+    row.found = len((missing - copied) & {name for folder, names in kept for name in whole[folder] & names})
+    row.behind = len(writer.behind)
+    row.stale = len(writer.stale(*(folder for folder, names in kept if writer.current in names)))
 
 
-def _named_sets(day: Day) -> list[str]:
-    """The share's folders in the backup sets that notices have named, as far as the sets list what is in them."""
-    folders = []
+def _named(day: Day) -> list[tuple[str, set[str]]]:
+    """The share's folders in backup sets, and which files of each are both in a notice and in the set's list."""
+    told: dict[str, set[str]] = {}
+    for event in day.unmirrored():
+        told.setdefault(event["set"], set()).update(event["files"])
+    found = []
     for node in NODES:
-        for told in (event for other in NODES for event in events(day.lab, other, day.began, "unmirrored-found")):
-            name = told["set"]
+        for name, files in told.items():
             folder = day.lab.path(node, f"{BACKUPS}/{name}/files{SHARE}")
-            if not folder.is_dir():
-                continue
-            listed = day.lab.run(node, ["restore_backup", name]).stdout
-            if all(f"{SHARE}/{file.name}" in listed for file in folder.iterdir()):
-                folders.append(str(folder))
-    return folders
+            if folder.is_dir():
+                listed = day.lab.run(node, ["restore_backup", name]).stdout
+                mine = {file.name for file in folder.iterdir() if f"{SHARE}/{file.name}" in files}
+                found.append((str(folder), {each for each in mine if f"{SHARE}/{each}" in listed}))
+    return found
 
 
 def keep(row: Row) -> None:
@@ -475,6 +490,7 @@ def worst(of: list[Row]) -> Row:
         of[-1],
         double=max(row.double for row in of),
         lost=max(row.lost for row in of),
+        stale=max(row.stale for row in of),
         unmirrored=last.unmirrored,
         found=last.found,
         holds=of[-1].holds and not any(row.violations() for row in of),

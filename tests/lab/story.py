@@ -1,11 +1,12 @@
 """What the tests of the running pair share: looks, waits, a writing client, and what must never happen."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.labnet import clusterconf, demo
 from lab.labnet.answers import Summary
@@ -311,8 +312,23 @@ def one_at_a_time(seen: Summary) -> None:
 # --- a client that writes ------------------------------------------------------------------------------------------
 
 
+class Behind(NamedTuple):
+    """A client was served an older version of the file that is written again and again than it had written."""
+
+    acknowledged: int
+    """The number that was stored last..."""
+    served: int
+    """...the one that was read later, 0 for no file..."""
+    mirrored: int
+    """...the last one that a complete pass had copied before..."""
+    following: int
+    """...and the one that was written next."""
+
+
 class Writer(threading.Thread):
     """Stores numbered files on the share, one after the other, and remembers which ones the server acknowledged.
+
+    After each of them one file more, the same again and again, whose text is the number; it is read first.
 
     with Writer(lab, "move") as writer:
         ...
@@ -326,6 +342,15 @@ class Writer(threading.Thread):
         self.pause = pause
         """Seconds between two writes."""
         self.acknowledged: list[str] = []
+        self.current = f"{name}-current"
+        """The file that is written again and again..."""
+        self.overwritten = [0]
+        """...the numbers in it that were acknowledged..."""
+        self.attempted: list[int] = []
+        """...and those that were begun to be written."""
+        self.mirrored = 0
+        """The last of the first that a complete pass has copied; it is told by whoever makes the passes."""
+        self.behind: list[Behind] = []
         self._end = threading.Event()
         self._may = threading.Event()
         self._may.set()
@@ -345,7 +370,37 @@ class Writer(threading.Thread):
                 stored = client.put(name, f"{name}\n")
                 if stored:
                     self.acknowledged.append(name)
+                    self._overwrite(client, number)
                 self._end.wait(self.pause if stored else max(self.pause, 0.05))
+
+    def _overwrite(self, client: ShareClient, number: int) -> None:
+        try:
+            text = client.get(self.current)
+            served = None if text is None else whole_number(text)
+        except FileNotFoundError:
+            served = 0
+        if served is not None and served < self.overwritten[-1]:
+            self.behind.append(Behind(self.overwritten[-1], served, self.mirrored, number))
+        self.attempted.append(number)
+        if client.put(self.current, f"{number:05d}\n"):
+            self.overwritten.append(number)
+
+    def now_in(self, folder: str) -> int:
+        """The number in the file that is written again and again, as the host sees it; 0, if that is none whole."""
+        return whole_number(text_of(f"{folder}/{self.current}") or "") or 0
+
+    def stale(self, *folders: str) -> list[Behind]:
+        """Where a client was served a version that a pass had replaced, or the later one is in none of these folders.
+
+        What was being written when its node died may be in a folder in its stead: later, or cut.
+        """
+        kept = [whole_number(text) for folder in folders if (text := text_of(f"{folder}/{self.current}")) is not None]
+
+        def found(one: Behind) -> bool:
+            after = any(one.acknowledged < number < one.following for number in self.attempted)
+            return any(after if each is None else one.acknowledged <= each < one.following for each in kept)
+
+        return [one for one in self.behind if one.served < one.mirrored or not found(one)]
 
     def __enter__(self) -> "Writer":
         self.start()
@@ -379,7 +434,7 @@ class Writer(threading.Thread):
 
     def lost(self, *folders: str) -> set[str]:
         """The acknowledged writes that are not whole in any of these folders of a machine, as the host sees them."""
-        there = {name for name in self.acknowledged for folder in folders if _text(f"{folder}/{name}") == f"{name}\n"}
+        there = {name for name in self.acknowledged for folder in folders if text_of(f"{folder}/{name}") == f"{name}\n"}
         return set(self.acknowledged) - there
 
     def lost_nothing(self, node: str) -> None:
@@ -388,11 +443,19 @@ class Writer(threading.Thread):
         sets = [str(folder) for each in NODES for folder in self.lab.path(each, BACKUPS).glob(f"*/files{SHARE}")]
         must(not self.lost(share, *sets), "nowhere:", *sorted(self.lost(share, *sets)))
         assert not self.lost(share), f"not on {node}'s share, in a backup set only: {self.lost(share)}"
+        must(not self.stale(*sets), "an older version was served, the later one is nowhere:", *self.stale(*sets))
+        assert not self.behind, f"an older version was served: {self.behind}"
 
 
-def _text(path: str) -> str:
+def whole_number(text: str) -> int | None:
+    """The number in a text of the file that is written again and again; None if it was cut while it was written."""
+    return int(text) if re.fullmatch(r"\d{5}\n", text) else None
+
+
+def text_of(path: str) -> str | None:
+    """The text of a file; None if there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except OSError:
-        return ""
+        return None

@@ -57,7 +57,7 @@ def test_a_daemon_of_the_holder(lab: Lab, daemon: str) -> None:
 
 @pytest.mark.parametrize("step", ["takeover-began", "address-up", "service-started"])
 def test_takeover(lab: Lab, step: str) -> None:
-    with fault(lab, f"takeover, at its {step}", "SIGKILL", answers=AWAY_AND_BACK) as day:
+    with fault(lab, f"takeover, at its {step}", "SIGKILL", answers=AWAY_AND_BACK, strays=True) as day:
         with at(lab, "serv2", step, kill(lab, "serv2", script("takeover"))):
             lab.power_off("serv1")
         day.serves("serv2")

@@ -11,7 +11,7 @@ TAKEOVER = ("decided", "takeover-began", "address-up", "service-started", "takeo
 
 
 def test_of_the_holder(lab: Lab) -> None:
-    with fault(lab, "power of the holder", "power", answers=AWAY_AND_BACK) as day:
+    with fault(lab, "power of the holder", "power", answers=AWAY_AND_BACK, strays=True) as day:
         lab.power_off("serv1")
         day.serves("serv2")
         day.writer.more()
@@ -48,7 +48,7 @@ def test_of_both(lab: Lab, first: str | None) -> None:
 @pytest.mark.parametrize("step", TAKEOVER)
 def test_of_the_successor_in_a_takeover(lab: Lab, step: str) -> None:
     with (
-        fault(lab, f"power of the successor, at its {step}", "power, takeover"),
+        fault(lab, f"power of the successor, at its {step}", "power, takeover", strays=True),
         at(lab, "serv2", step, lambda: lab.power_off("serv2")),
     ):
         lab.power_off("serv1")
@@ -71,7 +71,9 @@ def test_in_a_pass(lab: Lab, dies: str) -> None:
 
 def test_of_the_holder_and_its_successor_one_after_the_other(lab: Lab) -> None:
     """What serv1 had when it died is older than what serv2 wrote after that: serv1, back first, has to wait for it."""
-    with fault(lab, "power of the holder, then of its successor; the holder returns first", "power") as day:
+    with fault(
+        lab, "power of the holder, then of its successor; the holder returns first", "power", strays=True
+    ) as day:
         cut = lab.power_off("serv1")
         day.serves("serv2")
         day.writer.more()

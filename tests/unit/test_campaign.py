@@ -12,8 +12,10 @@ import pytest
 from lab import campaign, story
 from lab.campaign import Row
 from lab.labnet.answers import Summary, summarise
+from lab.labnet.lab import Lab
 from lab.labnet.plan import CHECKOUT
 from lab.labnet.proc import LabError
+from lab.story import Behind
 
 TESTS = """
 from pathlib import Path
@@ -146,6 +148,29 @@ def test_a_move_of_what_may_not_move_is_tried_again_once(monkeypatch: pytest.Mon
         campaign.stayed("switch off", ["address-up"])
 
 
+@pytest.mark.parametrize(
+    ("behind", "kept", "is_stale"),
+    [
+        (Behind(7, 5, 5, 8), "00007\n", False),
+        (Behind(7, 5, 6, 8), "00007\n", True),  # a pass had copied a later one than is served
+        (Behind(7, 5, 5, 8), "00005\n", True),  # the one that was acknowledged is nowhere
+        (Behind(7, 5, 5, 8), None, True),
+        (Behind(7, 5, 5, 9), "00008\n", False),  # written, and not acknowledged before the node died
+        (Behind(7, 5, 5, 9), "", False),
+        (Behind(7, 5, 5, 8), "", True),  # nothing was being written that could have cut it
+        (Behind(7, 0, 0, 8), "00009\n", True),  # of a later time, in which it was written again
+    ],
+)
+def test_an_older_version_over_a_later_one(tmp_path: Path, behind: Behind, kept: str | None, is_stale: bool) -> None:
+    writer = story.Writer(Lab("unit"), "day")
+    writer.behind = [behind]
+    writer.attempted = [*range(1, behind.following + 1)]
+    if kept is not None:
+        (tmp_path / "day-current").write_text(kept)
+    assert bool(writer.stale(str(tmp_path))) == is_stale
+    assert writer.now_in(str(tmp_path)) == int(kept or "0")
+
+
 GOOD = Row("power", "of the holder", ["serv1", "serv2"], written=10, mirrored=6, unmirrored=2, found=2, holds=True)
 
 
@@ -155,6 +180,10 @@ GOOD = Row("power", "of the holder", ["serv1", "serv2"], written=10, mirrored=6,
         (Row("power", "of the holder", double=0.3, why="Violated: two"), "0.30 s"),
         (Row("power", "of the holder", written=5, mirrored=5, lost=3, why="Violated: lost"), "3"),
         (Row("power", "of the holder", written=5, unmirrored=4, found=3, why="Violated: not found"), "4"),
+        (
+            Row("power", "of the holder", written=5, stale=1, why="Violated: an older version"),
+            "of the holder DOES NOT HOLD",
+        ),
     ],
 )
 def test_a_later_try_that_goes_well_hides_nothing(wrong: Row, cell: str) -> None:
