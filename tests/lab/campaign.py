@@ -507,11 +507,15 @@ HEADINGS = (
 def cells(row: Row) -> tuple[str, ...]:
     """One row as text."""
     answers = "-".join(node.removeprefix("serv") for node in row.answers)
-    double = math.ceil(row.double * 100) / 100  # nothing is rounded away
-    times = (f"{seconds:.2f} s" for seconds in (row.icmp, row.http, double))
+    times = (f"{seconds:.2f} s" for seconds in (row.icmp, row.http, _rounded_up(row.double)))
     counts = (row.written, row.mirrored, row.lost, row.unmirrored, row.found)
     name = row.fault if row.holds else f"{row.fault} DOES NOT HOLD"
     return (name, str(row.tries), answers, *times, *map(str, counts))
+
+
+def _rounded_up(seconds: float) -> float:
+    """To hundredths: a single frame is not to be rounded away."""
+    return math.ceil(round(seconds * 100, 6)) / 100
 
 
 def totals(of: list[Row]) -> str:
@@ -519,8 +523,8 @@ def totals(of: list[Row]) -> str:
     names = ("written", "mirrored", "lost", "unmirrored", "found")
     count = {name: sum(getattr(row, name) for row in of) for name in names}
     faults = rows(of)
-    double = sum(row.double for row in of if not row.excepted)
-    excepted = sum(row.double for row in of if row.excepted)
+    double = _rounded_up(sum(row.double for row in of if not row.excepted))
+    excepted = _rounded_up(sum(row.double for row in of if row.excepted))
     return (
         f"{len(faults)} faults in {len(of)} tries, {sum(row.holds for row in faults)} held; two nodes answered for "
         f"{double:.2f} s, and for {excepted:.2f} s in the stated exception; {count['written']} writes acknowledged; "

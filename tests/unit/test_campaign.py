@@ -114,6 +114,7 @@ def test_a_single_answer_of_a_second_node_is_a_violation() -> None:
     assert row.double == campaign.INSTANT and row.violations()
     assert "0.01 s" in campaign.cells(row)
     assert not campaign.rows([row, GOOD])[0].holds
+    assert "two nodes answered for 0.01 s" in campaign.totals([row, GOOD])
 
 
 def test_a_last_answer_before_the_first_one_of_the_successor_is_none() -> None:
