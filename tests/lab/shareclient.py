@@ -13,7 +13,6 @@ from lab.labnet.lab import Lab
 from lab.labnet.proc import environment
 
 SERVER = "10.1.0.1"
-NO_FILE = "NT_STATUS_OBJECT_NAME_NOT_FOUND opening remote file"
 PATIENCE = 2.0
 """Seconds within which the server must have acknowledged what is stored; five times as many, connecting included."""
 
@@ -44,20 +43,17 @@ class ShareClient:
         end = monotonic() + (PATIENCE if self._process else 5 * PATIENCE)
         (self._here() / name).write_text(text)
         done = re.compile(rf"putting file \S*/{name} as .*\(average [0-9.]+ kb/s\)")
-        stored = bool(self._told(f"put {self.folder}/{name} {name}\n", done, end))
+        stored = self._told(f"put {self.folder}/{name} {name}\n", done, end)
         if not stored:
             self._hang_up()
         return stored
 
     def get(self, name: str) -> str | None:
-        """What the share has in a file; None if it does not say. Raises FileNotFoundError where there is none."""
+        """What the share has in a file; None if it does not say, or there is none: then smbclient ends."""
         end = monotonic() + (PATIENCE if self._process else 5 * PATIENCE)
         target = f"{name}.read"
-        done = re.compile(rf"getting file \S*{name} of size \d+ as \S+ .*\(average [0-9.]+ \S+\)|{NO_FILE}")
-        said = self._told(f"get {name} {self.folder}/{target}\n", done, end)
-        if NO_FILE in said:
-            raise FileNotFoundError(name)
-        if not said:
+        done = re.compile(rf"getting file \S*{name} of size \d+ as \S+ .*\(average [0-9.]+ \S+\)")
+        if not self._told(f"get {name} {self.folder}/{target}\n", done, end):
             self._hang_up()
             return None
         return (self._here() / target).read_text()
@@ -65,8 +61,8 @@ class ShareClient:
     def _here(self) -> Path:
         return self.lab.path("client", self.folder)
 
-    def _told(self, command: str, wanted: re.Pattern[str], end: float) -> str:
-        """Give smbclient a command; what it says, if that is what is wanted, and no error, before `end`; else "".
+    def _told(self, command: str, wanted: re.Pattern[str], end: float) -> bool:
+        """Give smbclient a command; whether it says what is wanted, and no error, before `end`.
 
         It is given one only when it is done with the one before: of two lines that are there at once it sees the first.
         """
@@ -75,15 +71,15 @@ class ShareClient:
         try:
             process.stdin.write(command.encode())
         except OSError:
-            return ""
+            return False
         said = ""
         while not wanted.search(said):
             ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - monotonic()))
             news = os.read(process.stdout.fileno(), 4096) if ready else b""
             said += news.decode(errors="replace")
-            if not news or ("NT_STATUS" in said and not wanted.search(said)):
-                return ""
-        return said
+            if not news or "NT_STATUS" in said:
+                return False
+        return True
 
     def _connect(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(

@@ -318,7 +318,7 @@ class Behind(NamedTuple):
     acknowledged: int
     """The number that was stored last..."""
     served: int
-    """...the one that was read later, 0 for no file..."""
+    """...the one that was read later..."""
     mirrored: int
     """...the last one that a complete pass had copied before..."""
     following: int
@@ -369,16 +369,13 @@ class Writer(threading.Thread):
                 name = f"{self.prefix}-{number:05d}"
                 stored = client.put(name, f"{name}\n")
                 if stored:
-                    self.acknowledged.append(name)
                     self._overwrite(client, number)
+                    self.acknowledged.append(name)
                 self._end.wait(self.pause if stored else max(self.pause, 0.05))
 
     def _overwrite(self, client: ShareClient, number: int) -> None:
-        try:
-            text = client.get(self.current)
-            served = None if text is None else whole_number(text)
-        except FileNotFoundError:
-            served = 0
+        text = client.get(self.current) if self.overwritten[-1] else None
+        served = None if text is None else whole_number(text)
         if served is not None and served < self.overwritten[-1]:
             self.behind.append(Behind(self.overwritten[-1], served, self.mirrored, number))
         self.attempted.append(number)

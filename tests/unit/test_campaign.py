@@ -159,7 +159,7 @@ def test_a_move_of_what_may_not_move_is_tried_again_once(monkeypatch: pytest.Mon
         (Behind(7, 5, 5, 9), "00008\n", False),  # written, and not acknowledged before the node died
         (Behind(7, 5, 5, 9), "", False),
         (Behind(7, 5, 5, 8), "", True),  # nothing was being written that could have cut it
-        (Behind(7, 0, 0, 8), "00009\n", True),  # of a later time, in which it was written again
+        (Behind(7, 5, 0, 8), "00009\n", True),  # of a later time, in which it was written again
     ],
 )
 def test_an_older_version_over_a_later_one(tmp_path: Path, behind: Behind, kept: str | None, is_stale: bool) -> None:
