@@ -47,8 +47,9 @@ def test_of_both(lab: Lab, first: str | None) -> None:
 
 @pytest.mark.parametrize("step", TAKEOVER)
 def test_of_the_successor_in_a_takeover(lab: Lab, step: str) -> None:
+    """Before its address is up the holder may be the one who serves next, and nothing is astray."""
     with (
-        fault(lab, f"power of the successor, at its {step}", "power, takeover", strays=True),
+        fault(lab, f"power of the successor, at its {step}", "power, takeover", strays=step in TAKEOVER[2:]),
         at(lab, "serv2", step, lambda: lab.power_off("serv2")),
     ):
         lab.power_off("serv1")
