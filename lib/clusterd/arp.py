@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from clusterd import ndp, nic
+from clusterd import ndp, nic, urgency
 
 _ETH_P_ARP = 0x0806
 _ETH_P_IPV6 = 0x86DD
@@ -154,6 +154,7 @@ class Socket:
         """The socket of one protocol. Bound to a protocol it costs outgoing traffic nothing, unlike ETH_P_ALL."""
         if kind not in self._sockets:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+            urgency.ahead_of_files(sock)
             _attach(sock, _WANT_ARP if kind == _ETH_P_ARP else _WANT_ADVERTISEMENT)
             self._sockets[kind] = sock
             self._poll.register(sock, select.EPOLLIN)
@@ -193,6 +194,7 @@ def announce(interface: str, mac: str, addresses: Iterable[str]) -> bool:
     global _sender
     if _sender is None:
         _sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        urgency.ahead_of_files(_sender)
     frames = [frame for address in addresses for frame in _announcement(mac, address)]
     try:
         return all([_sender.sendto(frame, (interface, kind)) == len(frame) for kind, frame in frames])

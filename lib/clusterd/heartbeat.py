@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clusterd import log, ownership, paths, state
+from clusterd import log, ownership, paths, state, urgency
 from clusterd.errors import Failed
 from clusterd.word import MAGIC as MAGIC
 from clusterd.word import SIZE as SIZE
@@ -25,9 +25,8 @@ from clusterd.word import body as body
 from clusterd.word import decode as decode
 from clusterd.word import seal as seal
 
-_TOS_INTERNET_CONTROL = 0xC0
+_INTERNETWORK_CONTROL = 0xC0
 _SIOCGIFINDEX = 0x8933
-_SO_PRIORITY_CONTROL = 6
 
 AT_ONCE = 500
 """Datagrams taken from a socket in one turn, as many as it holds: more may come for as long as one likes to read."""
@@ -282,11 +281,12 @@ def _open(family: int, interface: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _SO_PRIORITY_CONTROL)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _INTERNETWORK_CONTROL)
         else:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _TOS_INTERNET_CONTROL)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _INTERNETWORK_CONTROL)
+        urgency.ahead_of_files(sock)
         sock.bind(("", port))
     except OSError as error:
         sock.close()

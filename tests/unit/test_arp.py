@@ -60,6 +60,15 @@ def test_a_probe_without_any_address_is_answered(lan: "Lan", wire: socket.socket
         assert sock.read() == []
 
 
+def test_questions_and_announcements_leave_the_machine_before_files(lan: "Lan", wire: socket.socket) -> None:
+    with Socket("eth0") as sock:
+        sock.probe("10.1.0.254")
+        assert [each.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) for each in sock._sockets.values()] == [6]
+    arp.announce("eth0", STRANGER, ["10.1.0.1"])
+    assert arp._sender
+    assert arp._sender.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == 6
+
+
 def test_nobody_answers_for_nobodys_address(wire: socket.socket) -> None:
     with Socket("eth0") as sock:
         assert sock.probe("10.1.0.77") and sock.probe("fd00:1::77")

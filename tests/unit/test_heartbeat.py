@@ -400,6 +400,20 @@ def test_a_path_over_ipv6() -> None:
         path.close()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_what_it_says_leaves_the_machine_before_files(address: str) -> None:
+    """To set the type of service sets the priority once more: to the ordinary one."""
+    path = heartbeat.Path(HB, "lo", free_port(), {"serv2": (address,)})
+    try:
+        (sock,) = path._sockets.values()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == 6
+        v6 = sock.family == socket.AF_INET6
+        of = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS) if v6 else (socket.IPPROTO_IP, socket.IP_TOS)
+        assert sock.getsockopt(*of) == 0xC0
+    finally:
+        path.close()
+
+
 def test_a_port_that_is_taken_is_told() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("", 0))
