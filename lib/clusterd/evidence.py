@@ -33,11 +33,16 @@ def make_sure(config: Config, group: Group) -> int:
         Failed: somebody has it.
         CannotTell: the evidence does not suffice.
     """
-    _check_claims(config, group, view.need())
-    answering = _who_answers(config, group)
-    if answering:
-        raise Failed(f"{answering} still answers for {group.name}: nothing is taken over")
-    now = view.need_new()
+    now = view.need()
+    while True:
+        _check_claims(config, group, now)
+        answering = _who_answers(config, group)
+        if answering:
+            raise Failed(f"{answering} still answers for {group.name}: nothing is taken over")
+        asked = view.now()
+        now = view.need_new()
+        if view.now() - asked < config.heartbeat.dead_after:
+            break  # else the watchdog was away, and what the LAN has said is old
     _check_claims(config, group, now)
     silent = [peer.name for peer in now.peers.values() if not peer.heard]
     if silent and not now.reach:
@@ -74,6 +79,11 @@ def _check_claims(config: Config, group: Group, now: view.View) -> None:
     for peer in now.peers.values():
         if peer.heard and peer.groups.get(group.name, {}).get("taking"):
             raise Failed(f"{peer.name} is taking {group.name} over just now")
+        if peer.rumours.get(group.name, 0) >= max(ownership.read(group.name).epoch, 1):
+            raise Failed(
+                f"{peer.name} says that it has {group.name}, or takes it, and does not hear this node: look at it, "
+                "and at the cables; switch it off if it is to be taken from"
+            )
         if peer.vouched and ownership.read(group.name).holder == peer.name:
             raise Failed(f"{peer.name}, which had {group.name} last, is not heard here, but by another node")
 

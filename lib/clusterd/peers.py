@@ -200,7 +200,13 @@ class Peers:
             arbiter=peer.arbiter,
             vouched=peer.vouched,
             counted=peer.counted,
+            rumours=_rumours(rules, peer, now),
         )
+
+
+def _rumours(rules: Rules, peer: Peer, now: float) -> dict[str, int]:
+    claims = {name: peer.rumour(rules, name, now) for name in peer.rumours}
+    return {name: max(claim.epoch, claim.taking) for name, claim in claims.items() if picture.wanted(claim)}
 
 
 def _overdue(rules: Rules, heard: float | None, now: float) -> bool:

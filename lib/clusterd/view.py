@@ -39,6 +39,8 @@ class PeerView(NamedTuple):
     """It is not heard here, but by a peer that is."""
     counted: bool = True
     """It counts when it is asked who has the majority."""
+    rumours: dict[str, int] = {}
+    """The epochs of the groups that it says it has, or takes, while it has not heard this node since its boot."""
 
 
 class View(NamedTuple):

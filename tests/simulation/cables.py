@@ -97,10 +97,6 @@ class Cables:
         base = 0.0002 + 0.0008 * self.random.random()
         return base + self.random.random() * max(delay) if delay else base
 
-    def slowest(self) -> float:
-        """Seconds by which a packet may now be late by chance."""
-        return max((*self.delay[HEARTBEAT], *self.delay[LAN]), default=0.0)
-
     def overtakers(self, path: str) -> int:
         """How many later ones arrive before this packet."""
         overtaken = self.overtaken[path]

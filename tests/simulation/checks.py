@@ -147,7 +147,7 @@ class Checks:
             # Both decided before they could know of each other, and the one that was late has not been told since.
             why = self._excuse(intruder, before)
         warned = self.world.heard.get((intruder, holder), -1.0)
-        sent = warned - LATENCY - self.world.cables.slowest()
+        sent = self.world.sent.get((intruder, holder), -1.0)
         in_time = max(since, raised.by.told_at) < sent and warned < raised.at - IN_THE_ACT / 2
         if in_time and holder not in self._unwell(raised.at):
             why = ""  # it has heard that the other is going to take it, and had the time to let go

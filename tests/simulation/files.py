@@ -42,6 +42,8 @@ class Files:
         """Versions in a backup set of a node."""
         self.epochs: dict[tuple[str, str], int] = {}
         """With which epoch the files of a group on a node were written last..."""
+        self.sources: dict[tuple[str, str], str] = {}
+        """...and by whom, the node itself or the sender of a pass..."""
         self.copied_at: dict[tuple[str, str], float] = {}
         """...and when by a pass."""
         self.copies = self.backed_up = self.backwards = 0
@@ -82,6 +84,7 @@ class Files:
                     self.written.append((machine.name, now, machine.clocks.wall(now)))
                     machine.tree[group] = len(self.parents) - 1
                     self.epochs[machine.name, group] = machine.disk[ownership.path(group)]["epoch"]
+                    self.sources[machine.name, group] = machine.name
         self.world.clock.at(self.world.clock.now + WRITTEN_EVERY, self._clients)
 
     def served(self, machine: "Machine", group: str) -> None:
@@ -101,7 +104,7 @@ class Files:
             self.backed_up += 1
             if self.contains(old, version):
                 self.backwards += 1
-                if copy.epoch == newest:
+                if (sender.name, copy.epoch) == (self.sources.get((receiver.name, group)), newest):
                     text = f"a pass from {sender.name} brings {receiver.name} older files of {group}"
                     self.world.violated(f"{text}, of the same epoch")
             self._check_found(sender, receiver, group, copy)
@@ -109,6 +112,7 @@ class Files:
             text = f"a pass from {sender.name} with epoch {copy.epoch} replaces files of {group} on {receiver.name}"
             self.world.violated(f"{text} that were written with epoch {newest}")
         self.epochs[receiver.name, group] = copy.epoch
+        self.sources[receiver.name, group] = sender.name
         self.copied_at[receiver.name, group] = self.world.clock.now
         if receiver.serving.get(group) and receiver.has(group):
             text = f"a pass from {sender.name} replaces files of {group} that {receiver.name} serves"

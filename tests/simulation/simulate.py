@@ -29,15 +29,15 @@ from simulation import edges, etcdworld, faults, mutants, present, scripts  # no
 from simulation.checks import Checks  # noqa: E402
 from simulation.files import PASS_EVERY, Files  # noqa: E402
 from simulation.machine import Machine  # noqa: E402
-from simulation.whole import missing  # noqa: E402
+from simulation.whole import left_to_a_person, missing, settled  # noqa: E402
 from simulation.world import PAIR, World  # noqa: E402
 
 BOUND = 60.0
 """Seconds after the last fault in which the cluster is whole again; failed scripts are tried again ever more rarely."""
 CALM = 0.3
 """Seconds for which it must be whole..."""
-IN_PASSING = 2.5
-"""Seconds for which a pass may be missing meanwhile, after a hand-over."""
+SETTLED = 2.0
+"""Seconds for which all must be well, and nobody at work, before that."""
 MISTAKEN = 0.2
 """How often a pass of a group begins on a node that does not hold it."""
 WATCHED = 9
@@ -96,7 +96,7 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
     world.trace("", "all faults are over")
     faults.heal(world, lift=lot.random() < 0.7)
     whole_at = _heal(world, checks, over)
-    if not world.violations and watched:
+    if not world.violations and watched and not left_to_a_person(world):
         _watch(world, LONGER + settings.lease + 2 * settings.hold_down)
     if lost := files.lost():
         world.violated(lost)
@@ -138,17 +138,18 @@ def _heal(world: World, checks: Checks, over: float) -> float:
 
 
 def _watch(world: World, seconds: float) -> None:
-    """All is well, and stays so: nothing moves without a reason."""
-    moves, until = world.checks.moves, world.clock.now + seconds
-    well_at = world.clock.now
+    """All is well, and stays so: once nothing is at work any more, nothing moves without a reason."""
+    until, settled_at, moves = world.clock.now + BOUND, world.clock.now, -1
     while not world.violations and world.clock.now < until:
         world.clock.run(world.clock.now + CALM, world.checks.after)
-        fault = missing(world)
-        well_at = well_at if fault else world.clock.now
-        if world.clock.now - well_at > IN_PASSING:
-            world.violated(f"all was well, and no fault came: {fault}")
+        if moves < 0:  # not settled yet
+            settled_at = settled_at if settled(world) else world.clock.now
+            if world.clock.now - settled_at > SETTLED:
+                until, moves = world.clock.now + seconds, world.checks.moves
         elif world.checks.moves != moves:
             world.violated("all was well, no fault came, and an address has moved")
+    if not world.violations and moves < 0:
+        world.violated(f"all was well, and does not come to rest in {BOUND:.0f} s: {missing(world)}")
 
 
 def _drawn(lot: random.Random, world: World, kind: mutants.Mutant) -> list[faults.Fault]:

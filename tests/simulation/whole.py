@@ -23,6 +23,19 @@ def missing(world: "World") -> str:
     return next(filter(None, (_group(world, group, persons) for group in world.nodes)), "")
 
 
+def settled(world: "World") -> bool:
+    """Whether all is well, every node is up, and no script but a pass is at work."""
+    machines = world.machines.values()
+    at_work = any(not process.name.startswith("mirror") for machine in machines for process in machine.processes)
+    return not at_work and all(machine.listening() for machine in machines) and not missing(world)
+
+
+def left_to_a_person(world: "World") -> bool:
+    """Whether somebody has put a node in standby: what it has may be handed over as soon as another one is fit."""
+    locks = [machine.disk.get(paths.STANDBY) for machine in world.machines.values()]
+    return any(lock and lock["cause"] == ownership.PERSON for lock in locks)
+
+
 def _group(world: "World", group: str, persons: set[str]) -> str:
     """What is wrong with one group; `persons`: the nodes that only a person lets back."""
     at = ownership.path(group)

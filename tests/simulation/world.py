@@ -133,6 +133,10 @@ class World:
         self.etcd = etcdworld.Cluster(self)
         self.machine: Machine | None = None
         self.process: Process | None = None
+        self.said: dict[tuple[str, int, int], float] = {}
+        """When each word was sent."""
+        self.sent: dict[tuple[str, str], float] = {}
+        """By sender and receiver: when the newest word was that has arrived..."""
         self.heard: dict[tuple[str, str], float] = {}
         """When the receiver last had a datagram from the sender..."""
         self.fresh_since: dict[tuple[str, str], float] = {}
@@ -199,6 +203,7 @@ class World:
 
     def broadcast(self, sender: Machine, path: str, word: Word) -> bool:
         """A datagram to every peer; whether the kernel took one."""
+        self.said.setdefault((word.node, word.incarnation, word.sequence), self.clock.now)
         receivers = [
             other for other in self.others(sender) if path != LAN or (self.on_lan(sender) and self.on_lan(other))
         ]
@@ -235,6 +240,7 @@ class World:
                 if self.clock.now - self.heard.get((word.node, receiver.name), -1.0) > self.settings.isolated_after:
                     self.fresh_since[word.node, receiver.name] = self.clock.now
                 self.heard[word.node, receiver.name] = self.clock.now
+                self.sent[word.node, receiver.name] = self.said[word.node, word.incarnation, word.sequence]
                 self.words[word.node, receiver.name] = word
             receiver.loop.hear(path, word)
 
