@@ -33,16 +33,13 @@ def make_sure(config: Config, group: Group) -> int:
         Failed: somebody has it.
         CannotTell: the evidence does not suffice.
     """
+    _check_claims(config, group, view.need())
+    # This may take its time, if the watchdog is just starting again; so the LAN comes last, for it is not to be old.
+    _check_claims(config, group, view.need_new())
+    answering = _who_answers(config, group)
+    if answering:
+        raise Failed(f"{answering} still answers for {group.name}: nothing is taken over")
     now = view.need()
-    while True:
-        _check_claims(config, group, now)
-        answering = _who_answers(config, group)
-        if answering:
-            raise Failed(f"{answering} still answers for {group.name}: nothing is taken over")
-        asked = view.now()
-        now = view.need_new()
-        if view.now() - asked < config.heartbeat.dead_after:
-            break  # else the watchdog was away, and what the LAN has said is old
     _check_claims(config, group, now)
     silent = [peer.name for peer in now.peers.values() if not peer.heard]
     if silent and not now.reach:
@@ -79,9 +76,9 @@ def _check_claims(config: Config, group: Group, now: view.View) -> None:
     for peer in now.peers.values():
         if peer.heard and peer.groups.get(group.name, {}).get("taking"):
             raise Failed(f"{peer.name} is taking {group.name} over just now")
-        if peer.rumours.get(group.name, 0) >= max(ownership.read(group.name).epoch, 1):
+        if peer.rumours.get(group.name, 0) >= ownership.read(group.name).epoch > 0:
             raise Failed(
-                f"{peer.name} says that it has {group.name}, or takes it, and does not hear this node: look at it, "
+                f"{peer.name} says that it has {group.name}, and does not hear this node: look at it, "
                 "and at the cables; switch it off if it is to be taken from"
             )
         if peer.vouched and ownership.read(group.name).holder == peer.name:

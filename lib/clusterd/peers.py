@@ -1,6 +1,7 @@
 """What has been heard of the peers: the watchdog's memory, from which the picture for the decision is made."""
 
 import time
+from collections.abc import Callable
 
 from clusterd import fence, model, picture, quorum, reach, view
 from clusterd.heartbeat import Path
@@ -78,9 +79,14 @@ class Peers:
         self.peers[word.node] = made
         return overdue or before != (made.groups, made.standby, made.reach, made.hears_me)
 
-    def rumour(self, word: Word, now: float) -> None:
-        """A word has come that may be an old one: it says that somebody may be there, and what was true once."""
-        self.peers[word.node] = self.peers[word.node]._replace(rumoured=now, rumours=word.groups)
+    def rumour(self, word: Word, now: float, known: Callable[[str], int | None]) -> None:
+        """A word has come that may be an old one: it says that somebody may be there, and what was true once.
+
+        `known`: the highest epoch of a group that was known before.
+        """
+        peer = self.peers[word.node]
+        new = {name: claim.epoch for name, claim in word.groups.items() if claim.epoch > (known(name) or 0)}
+        self.peers[word.node] = peer._replace(rumoured=now, rumours=word.groups, news={**peer.news, **new})
 
     def expect_lan(self, mine: bool, now: float) -> None:
         """The LAN is a path only while both ends have an address there; it counts from when that began.
@@ -205,8 +211,7 @@ class Peers:
 
 
 def _rumours(rules: Rules, peer: Peer, now: float) -> dict[str, int]:
-    claims = {name: peer.rumour(rules, name, now) for name in peer.rumours}
-    return {name: max(claim.epoch, claim.taking) for name, claim in claims.items() if picture.wanted(claim)}
+    return {name: epoch for name, epoch in peer.news.items() if peer.has_it_by_rumour(rules, name, now)}
 
 
 def _overdue(rules: Rules, heard: float | None, now: float) -> bool:

@@ -154,7 +154,9 @@ class Peer(NamedTuple):
     rumoured: float | None = None
     """When a word of it last came that is signed, but may have been recorded before this boot..."""
     rumours: dict[str, Claim] = {}
-    """...and what it said."""
+    """...and what it said..."""
+    news: dict[str, int] = {}
+    """...and the epochs of the groups that it was the first to tell of: no recording has those."""
     hears: tuple[str, ...] = ()
     """Whom it hears."""
     vouched: bool = False
@@ -191,6 +193,11 @@ class Peer(NamedTuple):
         if self.rumoured is None or now - self.rumoured > rules.isolated_after:
             return NO_CLAIM
         return self.rumours.get(group, NO_CLAIM)
+
+    def has_it_by_rumour(self, rules: Rules, group: str, now: float) -> bool:
+        """Whether it says that it has the group with an epoch of which nobody had told before: that is no old word."""
+        claim = self.rumour(rules, group, now)
+        return claim.held and claim.epoch == self.news.get(group)
 
     def dead_paths(self, rules: Rules, now: float) -> list[str]:
         """Paths on which it has not been heard for dead_after."""

@@ -250,8 +250,9 @@ def _resume(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], 
 def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> list[Action]:
     """A group that is not ours."""
     heard = [peer for peer in peers if peer.fresh(rules, now)]
-    # What was recorded before this boot has a lower epoch: those of a rumour have been learnt.
-    rumoured = any(_rumoured(rules, name, peer, now) >= max(own.epoch, 1) for peer in peers)
+    # An old word cannot say that somebody takes it with a new epoch: the epochs in it have been learnt.
+    rumoured = any(peer.rumour(rules, name, now).taking > own.epoch for peer in peers)
+    rumoured = rumoured or any(peer.has_it_by_rumour(rules, name, now) for peer in peers)
     if rumoured or any(quorum.yields(rules, me, name, own, peer) for peer in heard):
         return []
     epoch, holder = latest(me, peers, name)

@@ -40,7 +40,7 @@ class PeerView(NamedTuple):
     counted: bool = True
     """It counts when it is asked who has the majority."""
     rumours: dict[str, int] = {}
-    """The epochs of the groups that it says it has, or takes, while it has not heard this node since its boot."""
+    """The epochs of the groups that it says it has, and it has not heard this node since its boot; see picture.news."""
 
 
 class View(NamedTuple):

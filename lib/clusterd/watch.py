@@ -307,7 +307,7 @@ class Watch:
         """A word that may have been recorded before this boot. The epochs in it were true once: there may be higher
         ones by now, but no lower ones.
         """
-        self.peers.rumour(word, view.now())
+        self.peers.rumour(word, view.now(), self.estate.epoch)
         self.estate.learn(word.groups)
 
     def _remember(self, node: str, incarnation: int) -> None:
