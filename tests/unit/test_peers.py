@@ -134,6 +134,19 @@ def test_what_came_on_the_forgotten_path_a_moment_later_counts(pair: Config) -> 
     assert made.peers["serv2"].heard == {"heartbeat": 100.06}
 
 
+def test_epochs_that_a_rumour_was_the_first_to_tell_of(pair: Config) -> None:
+    made = Peers(pair)
+    known = {"serv1": 5, "serv2": 3}
+    made.rumour(word(pair), 100.0, known.get)
+    assert made.peers["serv2"].news == {"serv2": 4}
+    made.rumour(word(pair, 2), 100.1, {**known, "serv2": 4}.get)
+    peer = made.peers["serv2"]
+    assert peer.news == {"serv2": 4}
+    assert peer.has_it_by_rumour(RULES, "serv2", 100.2) and not peer.has_it_by_rumour(RULES, "serv1", 100.2)
+    assert made.views(RULES, 100.2)["serv2"].rumours == {"serv2": 4}
+    assert made.views(RULES, 101.0)["serv2"].rumours == {}
+
+
 def test_a_pause_is_not_the_peers_silence(pair: Config) -> None:
     made = Peers(pair)
     made.hear(word(pair), "heartbeat", 100.0)

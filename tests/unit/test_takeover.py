@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clusterd import network, ownership, paths
+from clusterd import network, ownership, paths, view
 from unit.site import Site, wait, wait_gone
 from unit.site import made_site as made_site
 
@@ -165,8 +165,6 @@ def test_what_was_taken_meanwhile_is_not_taken(site: Site) -> None:
 
 def test_by_hand_it_waits_for_a_new_view(site: Site) -> None:
     """What a watchdog that has just started said first is too little."""
-    from clusterd import view
-
     old = site.see()
     view.write(old._replace(written=view.now(), until=view.now() + 60))
     process = site.start("takeover", "serv2")
@@ -185,6 +183,33 @@ def test_what_the_peer_is_taking_is_not_taken(site: Site) -> None:
     site.see(serv2={"epoch": 4, "holder": "serv1", "taking": 5})
     done = site.run("takeover", "serv2")
     assert (done.returncode, done.stderr) == (1, "takeover: serv2 is taking serv2 over just now\n")
+    assert untouched(site)
+
+
+def test_what_a_peer_says_that_it_has_is_not_taken_though_it_hears_nobody(site: Site) -> None:
+    ownership.write(ownership.Record("serv2", 4, "serv2"))
+    seen = site.see(heard=False)
+    peer = seen.peers["serv2"]
+    view.write(seen._replace(peers={"serv2": peer._replace(rumours={"serv2": 4})}))
+    done = site.run("takeover", "serv2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("takeover: serv2 says that it has serv2, and does not hear this node: look at it")
+    assert untouched(site)
+    view.write(seen._replace(peers={"serv2": peer._replace(rumours={"serv2": 3})}))
+    assert site.run("takeover", "serv2").returncode == 0
+
+
+def test_by_hand_the_lan_is_asked_after_a_watchdog_that_was_away_has_come(site: Site) -> None:
+    """What it said before is old by then."""
+    old = site.see(heard=False)
+    view.write(old._replace(written=view.now(), until=view.now() + 60))
+    process = site.start("takeover", "serv2")
+    time.sleep(1)
+    site.lan.ip("serv2", "addr add 10.1.0.2/24 dev eth0")
+    site.see(heard=False)
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "still answers for serv2: nothing is taken over" in complaint
     assert untouched(site)
 
 

@@ -615,6 +615,20 @@ def test_alone_after_boot_it_does_not_take_what_a_peer_takes_that_does_not_hear_
     assert [type(action) for action in found] == ([] if starts else [Desist])
 
 
+def test_what_a_peer_has_is_not_taken_though_it_hears_nobody() -> None:
+    """Only one hears the other, which has taken its group in this boot; the LAN between the two is silent. What it says
+    counts if nobody had told of that epoch before, for as long as it says so: it may also be a recording.
+    """
+    who = me({"serv1": held("serv1"), "serv2": own("serv2", epoch=6, **SILENT)})
+    says: dict[str, Any] = {"rumoured": NOW - 0.05, "rumours": claims("serv2", epoch=6)}
+    assert actions(RULES, who, DEAD._replace(**says, news={"serv2": 6})) == []
+    taken = [Acquire("serv2", 7, "serv2 is dead")]
+    assert actions(RULES, who, DEAD._replace(**says)) == taken
+    assert actions(RULES, who, DEAD._replace(**says, news={"serv2": 5})) == taken
+    over = {**says, "rumoured": NOW - RULES.isolated_after - 0.01}
+    assert actions(RULES, who, DEAD._replace(**over, news={"serv2": 6})) == taken
+
+
 def test_alone_after_boot_it_does_not_take_home_what_another_held_last() -> None:
     groups = {"serv1": own("serv1", holder="serv2", **LONG_SILENT)}
     assert actions(RULES, booted(500, groups=groups), UNHEARD) == []
