@@ -24,9 +24,9 @@ def missing(world: "World") -> str:
 
 
 def settled(world: "World") -> bool:
-    """Whether all is well, every node is up, and no script but a pass is at work."""
+    """Whether all is well, every node is up, and no script is at work on a group; one may wait for a word to begin."""
     machines = world.machines.values()
-    at_work = any(not process.name.startswith("mirror") for machine in machines for process in machine.processes)
+    at_work = any(name.startswith("group-") for machine in machines for name in machine.locks)
     return not at_work and all(machine.listening() for machine in machines) and not missing(world)
 
 
