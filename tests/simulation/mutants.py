@@ -216,7 +216,7 @@ MUTANTS = (
     ),
     Mutant(
         "both ends of a cut take at once",
-        ((verdict, "_long_silent", lambda own, now: verdict._silent(Rules(), own, now)),),
+        ((verdict, "_long_silent", lambda own, now: verdict._silent(Rules(), own, now)), _IN_VAIN),
         ("all hosts off", "heartbeat cut", "switch off"),
         True,
         rows=("as before, but every peer that is not heard is dead",),
