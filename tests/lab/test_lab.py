@@ -97,6 +97,11 @@ def test_nodes_are_machines_of_their_own(machines: Lab) -> None:
     assert len(ids) == 2
 
 
+def test_the_witness_is_nobodys_machine() -> None:
+    """What is sent to it ends at the nodes' ports."""
+    assert WITNESS not in {nic.mac for machine in MACHINES.values() for nic in machine.nics}
+
+
 def test_the_main_nic_stays_down_until_somebody_brings_it_up(machines: Lab) -> None:
     assert not carrier(machines, "serv1", "eth0")
     machines.run("serv1", ["ifup", "eth0"])

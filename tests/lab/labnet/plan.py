@@ -17,7 +17,7 @@ PDU, PDU_PORT = "10.1.0.252", 8023
 """The power switch, when there is one (pdu.py)."""
 BMC_PORT, BMC_LOGIN = 443, ("admin", "calvin")
 """At the same address: the nodes' management controllers, and who may use them (bmc.py)."""
-WITNESS = "00:10:4b:00:00:fe"
+WITNESS = "00:10:4b:00:0f:0f"
 """Who asks on a probe's behalf, from the client's cable, and is never heard to be answered: see faults.rules."""
 TIME_SERVERS = ("ref1", "ref2", "client")
 """Real NTP servers; their clock can be made wrong."""
