@@ -308,7 +308,9 @@ def test_a_pass_cut_at_any_byte(two: Two, kind: str, way: str, monkeypatch: pyte
     sizes |= set(range(total - 1, max(0, total - TAIL), -max(1, TAIL // max(2, CUTS - 1))))
     found = {size: cutter.go(kind, way, size) for size in sorted(sizes)}
     print(kind, way, total, found)
-    assert set(found.values()) == {"cut"} if kind == "files" else {"cut", "complete"} <= set(found.values())
+    # With all its bytes the files' session may be complete, the control channel's is.
+    assert "cut" in found.values() and (kind == "files" or "complete" in found.values())
+    assert all(size >= total - TAIL for size, end in found.items() if end == "complete" and kind == "files")
 
 
 def test_a_sender_that_falls_silent_is_known_at_the_receiver(two: Two) -> None:
