@@ -458,7 +458,7 @@ MUTANTS = (
         ("power", "operator: takeover", "loss", "heartbeat cut"),
         True,
         nodes=3,
-        first=100,
+        first=240,
     ),
     Mutant(
         "three: counts as mirrored what went to somebody else",
