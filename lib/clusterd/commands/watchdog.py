@@ -62,7 +62,7 @@ def watchdog(options: argparse.Namespace) -> int:
     with lock:
         urgency.come_first()
         settings, keys = loadable.load(options.config)
-        _leave_for_good(settings)
+        _leave_folder(settings)
         clean = _clean_stop()
         for problem in network.prepare(settings):
             log.event("network-not-ready", problem, level="error")
@@ -74,10 +74,9 @@ def watchdog(options: argparse.Namespace) -> int:
     return OK
 
 
-def _leave_for_good(settings: Config) -> None:
+def _leave_folder(settings: Config) -> None:
     """Keep no folder busy; whoever starts again, by the same words, finds everything all the same."""
-    if not os.path.isabs(sys.argv[0]):
-        sys.argv[0] = os.path.abspath(sys.argv[0])
+    sys.argv[0] = os.path.abspath(sys.argv[0])
     if settings.folder not in sys.argv:
         sys.argv += ["--config", settings.folder]
     os.chdir("/")
