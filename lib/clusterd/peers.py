@@ -167,15 +167,17 @@ class Peers:
     def agree(self, rules: Rules, group: str, since: tuple[int, int], now: float) -> bool:
         """Whether every peer that is heard and hears us knows our word `since`, and does not want the group itself.
 
-        So of more than two nodes no two take it at the same time, whatever is lost on the way. A pair needs no such
-        agreement: its peer is silent, or the group was handed over or is nobody's.
+        So of more than two nodes no two take it at the same time, whatever is lost on the way. Who is heard and does
+        not hear us is waited for as well, for as long as that may be about to change: of two that have just begun to
+        hear each other, each has an old word of the other's. A pair needs no such agreement: its peer is silent, or the
+        group was handed over or is nobody's.
         """
         if len(self.peers) == 1:
             return True
         me = self.config.me().name
         for name in self.heard(rules, now):
             word = self.words.get(name)
-            if not self.peers[name].hears_me:
+            if self.peers[name].deaf(rules, now):
                 continue
             if word is None or word.seen.get(me, (0, 0)) < since or picture.wanted(word.groups.get(group, NO_CLAIM)):
                 return False

@@ -184,6 +184,10 @@ class Peer(NamedTuple):
         last = self.last()
         return last is not None and now - last <= rules.isolated_after
 
+    def deaf(self, rules: Rules, now: float) -> bool:
+        """Whether it has been heard for dead_after and has not heard this node in all that time."""
+        return self.deaf_since is not None and now - self.deaf_since >= rules.dead_after
+
     def claim(self, group: str) -> Claim:
         """What it said of the group."""
         return self.groups.get(group, NO_CLAIM)

@@ -161,8 +161,7 @@ def _deaf(rules: Rules, name: str, own: Own, peers: tuple[Peer, ...], now: float
         claim = peer.claim(name)
         if claim.taking > own.epoch or (claim.taking and not peer.hears_me):
             return Suspend(name, f"{peer.name} is about to take it")
-        deaf = peer.deaf_since is not None and now - peer.deaf_since >= rules.dead_after
-        if claim.held and deaf:
+        if claim.held and peer.deaf(rules, now):
             return Suspend(name, f"{peer.name} serves it, and does not hear that it is ours")
     return None
 

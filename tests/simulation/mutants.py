@@ -458,7 +458,6 @@ MUTANTS = (
         ("power", "operator: takeover", "loss", "heartbeat cut"),
         True,
         nodes=3,
-        first=240,
     ),
     Mutant(
         "three: counts as mirrored what went to somebody else",

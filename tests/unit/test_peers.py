@@ -253,9 +253,19 @@ def test_of_several_all_that_are_heard_must_know_what_is_taken(pair: Config) -> 
     assert made.awaits_us(made.words["serv3"])
     assert not made.agree(RULES, "serv2", (5, 10), 100.1), "it wants the group itself"
     assert made.agree(RULES, "serv2", (5, 10), 100.3), "it is not heard any more"
-    made.hear(word(pair, node="serv3", groups=wants, hears=()), "heartbeat", 100.4)
-    assert made.agree(RULES, "serv2", (5, 10), 100.4), "it does not hear us, and is the isolated one"
-    assert made.seen(RULES, 100.4) == {"serv3": (7, 1)}
+    assert made.seen(RULES, 100.1) == {"serv3": (7, 1)}
+
+
+def test_who_is_heard_again_and_has_not_heard_us_yet_is_waited_for(pair: Config) -> None:
+    """Two that begin to hear each other have old words of each other, and both might take the same group."""
+    made = three(pair)
+    for at in (100.0, 100.1, 100.2, 100.29):
+        made.hear(word(pair, node="serv3", groups={}, hears=()), "heartbeat", at)
+        made.note(RULES, ME, at)
+        assert not made.agree(RULES, "serv2", (5, 10), at), "its word may be older than its hearing"
+    made.hear(word(pair, node="serv3", groups={}, hears=()), "heartbeat", 100.31)
+    made.note(RULES, ME, 100.31)
+    assert made.agree(RULES, "serv2", (5, 10), 100.31), "it has not heard us in dead_after, and is the isolated one"
 
 
 def test_a_pair_needs_no_agreement(pair: Config) -> None:
