@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from clusterd.model import ALL_PATHS
-from clusterd.picture import NOT_FENCED, PERSON, UNHELD, Me, Own, Peer, Rules, dead, due, latest
+from clusterd.picture import NOT_FENCED, PERSON, UNHELD, Me, Own, Peer, Rules, due, latest
+from clusterd.silence import dead
 
 DENIED = 3.0
 """Seconds beyond the lifetime of a lease in etcd: then the holder that we do not hear has renewed it meanwhile."""

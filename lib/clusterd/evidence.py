@@ -41,25 +41,29 @@ def make_sure(config: Config, group: Group) -> int:
         raise Failed(f"{answering} still answers for {group.name}: nothing is taken over")
     now = view.need()
     _check_claims(config, group, now)
-    silent = [peer.name for peer in now.peers.values() if not peer.heard]
-    if silent and not now.reach:
-        raise CannotTell(
-            "no peer is heard and no reference host answers: this node may be the isolated one, and would let go "
-            "again. If it is not: name a machine that answers in [reference] hosts"
-        )
-    if now.outnumbered():
-        raise CannotTell("fewer than half of the nodes that count are heard: the others may have it")
+    _check_not_isolated(now)
     known = [ownership.read(group.name).epoch]
     known += [peer.groups.get(group.name, {}).get("epoch", 0) for peer in now.peers.values()]
     return max(known) + 1
 
 
-def check_let_go(config: Config, group: Group) -> None:
+def _check_not_isolated(now: view.View) -> None:
+    silent = [peer.name for peer in now.peers.values() if not peer.heard]
+    if silent and not now.reach:
+        raise CannotTell(
+            "not every peer is heard, and no reference host answers: this node may be the isolated one, and would let "
+            "go again. If it is not: name a machine that answers in [reference] hosts"
+        )
+    if now.outnumbered():
+        raise CannotTell("fewer than half of the nodes that count are heard: the others may have it")
+
+
+def check_let_go(config: Config, group: Group, *, by_hand: bool) -> None:
     """Whether a group that is held here by its record, and whose addresses are not up, is nobody else's by now.
 
     Raises:
         Failed: somebody claims it, or answers for it.
-        CannotTell: the watchdog is not running.
+        CannotTell: the watchdog is not running; or, by hand, it would let go again.
     """
     if not network.missing(network.place(config, group.name, config.me())):
         return
@@ -67,6 +71,10 @@ def check_let_go(config: Config, group: Group) -> None:
     answering = _who_answers(config, group)
     if answering:
         raise Failed(f"{answering} answers for {group.name}, which this node has let go of: it is not put up again")
+    if by_hand:
+        now = view.need()
+        _check_claims(config, group, now)
+        _check_not_isolated(now)
 
 
 def _check_claims(config: Config, group: Group, now: view.View) -> None:

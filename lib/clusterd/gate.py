@@ -115,12 +115,14 @@ def current() -> "View":
         raise CannotTell("the watchdog is not running here: nothing is known")
     groups = {}
     for name, fact in seen.groups.items():
+        busy = fact["busy"]
         try:
             record = ownership.read(name)
+            busy = busy or lock.held(f"group-{name}") or ownership.read(name) != record  # a script has come and gone
             fact |= {"epoch": record.epoch, "holder": record.holder, "held": record.held_by(seen.node)}
         except Failed as error:
             log.debug(str(error))  # the watchdog tells; what it knew before is in its view
-        groups[name] = {**fact, "busy": fact["busy"] or lock.held(f"group-{name}")}
+        groups[name] = {**fact, "busy": busy}
     return seen._replace(groups=groups)
 
 

@@ -1,7 +1,7 @@
 """A peer whose record of a group is wrong, or gone: what would stay so for ever. All of it is pure."""
 
 from clusterd import quorum
-from clusterd.picture import UNHELD, Me, Own, Peer, Rules, unheld
+from clusterd.picture import PERSON, UNHELD, Me, Own, Peer, Rules, unheld
 
 
 def tied(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float) -> bool:
@@ -23,7 +23,8 @@ def tied(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now
 def forgotten(
     rules: Rules, me: Me, name: str, own: Own, last: tuple[int, str], peers: tuple[Peer, ...], now: float
 ) -> bool:
-    """Whether nobody holds it, all being heard, as its last holder does not know of it: its record is damaged.
+    """Whether nobody holds it, all being heard, as its last holder does not know of it: its record is damaged. Or it
+    may not take it: a person has put it in standby, and the hand-over of the group failed in the middle.
 
     Whoever has a record learns a higher epoch at once. Of several that know, the next one after its home takes it.
     """
@@ -31,6 +32,6 @@ def forgotten(
     long = own.unheld_since is not None and now - own.unheld_since >= 2 * UNHELD
     if not long or not unheld(rules, me, peers, name, now):
         return False
-    ignorant = [peer.name for peer in peers if peer.claim(name).epoch < epoch]
+    ignorant = [peer.name for peer in peers if peer.claim(name).epoch < epoch or peer.standby == PERSON]
     able = [peer.name for peer in peers if peer.name not in ignorant and not peer.standby]
     return holder in ignorant and not any(quorum.precedes(rules, name, other, me.name) for other in able)

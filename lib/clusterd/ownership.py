@@ -89,15 +89,17 @@ def read(group: str) -> Record:
 
 
 def write(record: Record) -> Record:
-    """Put `record` on the disk, durably; the epoch never goes down.
+    """Put `record` on the disk, durably; the epoch never goes down, and nobody answers with one that is another's.
 
     Raises:
-        NotPermitted: a higher epoch is known already.
+        NotPermitted: a higher epoch is known already, or that one as another node's.
     """
     with lock.wait_for(f"record-{record.group}", PATIENCE):
-        known = read(record.group).epoch
-        if record.epoch < known:
-            raise NotPermitted(f"{record.group}: epoch {known} is known here, {record.epoch} is older")
+        known = read(record.group)
+        if record.epoch < known.epoch:
+            raise NotPermitted(f"{record.group}: epoch {known.epoch} is known here, {record.epoch} is older")
+        if record.phase in ANSWERING and record.epoch == known.epoch and known.holder not in ("", record.holder):
+            raise NotPermitted(f"{record.group}: epoch {known.epoch} is {known.holder}'s")
         state.write(path(record.group), record._asdict())
     return record
 

@@ -165,12 +165,13 @@ class Peers:
         return {name: (word.incarnation, word.sequence) for name in names if (word := self.words.get(name))}
 
     def agree(self, rules: Rules, group: str, since: tuple[int, int], now: float) -> bool:
-        """Whether every peer that is heard and hears us knows our word `since`, and does not want the group itself.
+        """Whether every peer that is heard knows our word `since`, and does not want the group itself.
 
-        So of more than two nodes no two take it at the same time, whatever is lost on the way. Who is heard and does
-        not hear us is waited for as well, for as long as that may be about to change: of two that have just begun to
-        hear each other, each has an old word of the other's. A pair needs no such agreement: its peer is silent, or the
-        group was handed over or is nobody's.
+        So of more than two nodes no two take it at the same time, whatever is lost on the way. Only who has been heard
+        for dead_after and has not heard us is not waited for. In a shorter time that may be about to change: of two
+        that have just begun to hear each other, each has an old word of the other's.
+
+        A pair needs no such agreement: its peer is silent, or the group was handed over or is nobody's.
         """
         if len(self.peers) == 1:
             return True

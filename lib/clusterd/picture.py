@@ -14,9 +14,6 @@ NOT_FENCED = "not fenced: "
 """How the failure of a takeover begins that could not make sure that a silent peer is off."""
 SLACK = 0.015
 """Seconds by which a datagram may be late before questions are asked."""
-RESTART = 1.0
-"""Seconds, beyond dead_after, that a silent peer whose address still answers is given before it is fenced: its watchdog
-may just be starting again, with another configuration or after an upgrade."""
 UNHELD = 3.0
 """Seconds for which nobody must have held a group, with all peers heard, before its last holder takes it again:
 longer than a hand-over takes between the one's last word and the other's first."""
@@ -234,12 +231,14 @@ def suspicious(rules: Rules, peer: Peer, now: float) -> bool:
 def note(rules: Rules, me: Me, peer: Peer, now: float) -> Peer:
     """The peer with its "since" fields brought up to date; call before `decide`. Pure."""
     fresh = peer.fresh(rules, now)
+    silence = peer.silence(now)
+    there = silence is not None and silence <= rules.dead_after  # with words that come rarely it is deaf all the same
     whole = fresh and all(at is not None and now - at <= rules.isolated_after for at in peer.heard.values())
     fewer = me.reach is not None and peer.reach is not None and me.reach < peer.reach
     return peer._replace(
         whole_since=_since(peer.whole_since, whole and _sees(me, peer), now),
         outvoted_since=_since(peer.outvoted_since, fresh and fewer and bool(peer.dead_paths(rules, now)), now),
-        deaf_since=_since(peer.deaf_since, fresh and not peer.hears_me, now),
+        deaf_since=_since(peer.deaf_since, there and not peer.hears_me, now),
         mutual_since=_since(peer.mutual_since, fresh and peer.hears_me, now),
         arbiter_since=_since(peer.arbiter_since, fresh and peer.arbiter, now),
     )
@@ -295,19 +294,6 @@ def _sees(me: Me, peer: Peer) -> bool:
 def fit(rules: Rules, me: Me, peer: Peer, now: float) -> bool:
     """Whether the peer can serve as well as we do."""
     return _sees(me, peer) and not peer.dead_paths(rules, now) and peer.hears_me and peer.arbiter
-
-
-def dead(rules: Rules, me: Me, peer: Peer, now: float) -> bool:
-    """Heard in this boot, silent for dead_after on every path, while reference hosts answer us; nobody hears it."""
-    silence = peer.silence(now)
-    silent = peer.missing if silence is None else silence > rules.dead_after
-    return silent and not peer.vouched and bool(me.reach)
-
-
-def hung(rules: Rules, peer: Peer, now: float) -> bool:
-    """Whether a peer has been silent for longer than its watchdog takes to start again."""
-    silence = peer.silence(now)
-    return silence is not None and silence > rules.dead_after + RESTART
 
 
 def due(rules: Rules, me: Me, own: Own, peer: Peer, now: float) -> bool:

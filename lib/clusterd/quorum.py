@@ -3,7 +3,8 @@
 With a single peer nothing here ever says anything: a pair has no majority, its reference hosts decide.
 """
 
-from clusterd.picture import UNHELD, Me, Own, Peer, Rules, dead, wanted
+from clusterd.picture import UNHELD, Me, Own, Peer, Rules, wanted
+from clusterd.silence import dead
 
 
 def assess(rules: Rules, me: Me, peers: tuple[Peer, ...], now: float) -> tuple[Peer, ...]:

@@ -33,10 +33,10 @@ from clusterd.picture import (
     due,
     fit,
     here_last,
-    hung,
     latest,
     wanted,
 )
+from clusterd.silence import answers_for_another, hung, long_unanswered, unanswered
 
 
 class Verdict(NamedTuple):
@@ -241,7 +241,7 @@ def _resume(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], 
         long = all(peer.mutual_since is not None and now - peer.mutual_since >= rules.dead_after for peer in peers)
         return [Resume(name, "heard again, and nobody took it")] if long and not own.answered else []
     rumour = any(_rumoured(rules, name, peer, now) >= own.epoch for peer in peers)
-    if quorum.gone(rules, me, peers, now) and _long_silent(own, now) and not rumour:
+    if quorum.gone(rules, me, peers, now) and long_unanswered(own, now) and not rumour:
         return [Acquire(name, latest(me, peers, name)[0] + 1, "nobody else answers for it")]
     return []
 
@@ -255,36 +255,25 @@ def _acquire(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...],
     if rumoured or any(quorum.yields(rules, me, name, own, peer) for peer in heard):
         return []
     epoch, holder = latest(me, peers, name)
-    silent = _silent(rules, own, now)
-    gone = [] if _answers(rules, me, name, peers, now) else quorum.gone(rules, me, peers, now)
+    silent = unanswered(rules, own, now)
+    gone = [] if answers_for_another(rules, me, name, peers, now) else quorum.gone(rules, me, peers, now)
     if not (silent or (rules.fencing and all(hung(rules, peer, now) for peer in gone))):
         return []
     if gone and holder not in [peer.name for peer in heard]:
         for peer in gone:
             if peer.claim(name).held or holder == peer.name:
                 before = now - quorum.patience(rules, me, name, peers, now)
-                turn = quorum.gone(rules, me, peers, before) and (rules.fencing or _silent(rules, own, before))
+                turn = quorum.gone(rules, me, peers, before) and (rules.fencing or unanswered(rules, own, before))
                 return [Acquire(name, epoch + 1, f"{peer.name} is dead")] if turn else []
-        if belongs(me, own, holder) and _long_silent(own, now):
+        if belongs(me, own, holder) and long_unanswered(own, now):
             return [Acquire(name, epoch + 1, "nobody holds it")]
     if silent and here_last(rules, me, name, own, peers, now):
         return [Acquire(name, epoch + 1, "nobody holds it, and it was here last")]
     if silent and mistaken.forgotten(rules, me, name, own, (epoch, holder), peers, now):
-        return [Acquire(name, epoch + 1, f"{holder} had it last, and does not know that any more")]
+        return [Acquire(name, epoch + 1, f"{holder} had it last, and does not take it again")]
     if silent and _may_start_alone(rules, me, own, holder, peers, now):
         return [Acquire(name, epoch + 1, "no peer has been heard since the start")]
     return []
-
-
-def _answers(rules: Rules, me: Me, group: str, peers: tuple[Peer, ...], now: float) -> bool:
-    """Whether a peer that is not heard has just answered for another group that it has: so it lives, and what was asked
-    about this one was lost. Not for ever: somebody else may have put up that address. With a fence agent it may answer.
-    """
-    if rules.fencing:
-        return False
-    lately = [peer for peer in peers if rules.isolated_after < (peer.silence(now) or 0.0) < rules.dead_after + UNHELD]
-    answering = [name for name, own in me.groups.items() if own.answered and not own.up and name != group]
-    return any(peer.claim(name).held for peer in lately for name in answering)
 
 
 def _may_start_alone(rules: Rules, me: Me, own: Own, holder: str, peers: tuple[Peer, ...], now: float) -> bool:
@@ -300,20 +289,3 @@ def _may_start_alone(rules: Rules, me: Me, own: Own, holder: str, peers: tuple[P
     # A word that may be old is no proof that a peer is there, nor that it is not.
     rumour = any(peer.rumoured is not None and now - peer.rumoured < wait for peer in peers)
     return rules.start_alone == "any" and not rumour
-
-
-def _silent(rules: Rules, own: Own, now: float) -> bool:
-    """Whether the LAN was asked for the address, and nobody answered.
-
-    For half of dead_after: that is over when a peer that has just died counts as dead, for it was asked from the
-    first missed datagram on. When the questions begin later, a few that were lost are not enough.
-    """
-    return own.silent_since is not None and now - own.silent_since >= rules.dead_after / 2 and not own.answered
-
-
-def _long_silent(own: Own, now: float) -> bool:
-    """Whether nobody has answered for so long that a peer, not heard but alive, would have taken the group by now.
-
-    Both ends of a cut see the same silence; only one of them, the one that did not have the group, may act at once.
-    """
-    return own.silent_since is not None and now - own.silent_since >= UNHELD and not own.answered

@@ -202,7 +202,8 @@ class Watch:
         groups = self.estate.owns(self.crew, now)
         me, peers = Me(self.name, groups), tuple(self.peers.peers.values())
         for name, own in groups.items():
-            since = self.estate.unheld(name, picture.unheld(self.rules, me, peers, name, now), now)
+            nobodys = not own.busy and picture.unheld(self.rules, me, peers, name, now)
+            since = self.estate.unheld(name, nobodys, now)
             if since is not None or not sure:
                 groups[name] = own._replace(unheld_since=since, busy=own.busy or not sure)
         me = Me(

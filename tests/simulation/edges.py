@@ -186,7 +186,8 @@ def _script(_self: crew.Crew, program: str, group: str, options: list[str], *_: 
 
     def ended() -> None:
         mine = machine.loop is loop  # another one does not know of it
-        if mine and (process.code or 0) > 0 and program == "release":  # one that was killed is tried again soon
+        moving = program == "release" and "--let-go" not in options
+        if mine and (process.code or 0) > 0 and moving:  # one that was killed is tried again soon
             machine.failed[group] = world.clock.now
 
     process.at_end.append(ended)

@@ -22,6 +22,7 @@ from clusterd import (
     picture,
     quorum,
     rollback,
+    silence,
     standing,
     verdict,
     watch,
@@ -173,7 +174,7 @@ _IN_VAIN = (verdict, "_vain", lambda *_: None)
 MUTANTS = (
     Mutant(
         "takes what answers on the LAN",
-        ((verdict, "_silent", lambda *_: True), _IN_VAIN),
+        ((verdict, "unanswered", lambda *_: True), _IN_VAIN),
         rows=("somebody on the LAN answers",),
     ),
     Mutant(
@@ -204,7 +205,7 @@ MUTANTS = (
     ),
     Mutant(
         "counts as silence what the LAN did not carry",
-        ((picture, "questions", _ask_without_reach), (verdict, "_silent", _silent_soon), _IN_VAIN),
+        ((picture, "questions", _ask_without_reach), (verdict, "unanswered", _silent_soon), _IN_VAIN),
         ("LAN cable pulled", "heartbeat cut", "switch off", "all cables pulled"),
     ),
     Mutant(
@@ -216,7 +217,7 @@ MUTANTS = (
     ),
     Mutant(
         "both ends of a cut take at once",
-        ((verdict, "_long_silent", lambda own, now: verdict._silent(Rules(), own, now)), _IN_VAIN),
+        ((verdict, "long_unanswered", lambda own, now: silence.unanswered(Rules(), own, now)), _IN_VAIN),
         ("all hosts off", "heartbeat cut", "switch off"),
         True,
         rows=("as before, but every peer that is not heard is dead",),

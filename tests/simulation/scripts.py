@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from clusterd import arbiter, gate, guards, handover, lock, mirror, ownership, passes, run, setback, view
+from clusterd import arbiter, gate, guards, lock, mirror, ownership, passes, run, setback, successor, view
 from clusterd.commands import release, takeover
 from clusterd.errors import BUSY, NOT_PERMITTED, ClusterdError, Failed
 from clusterd.model import ALL_PATHS, Config, Group, Node, Service
@@ -90,7 +90,7 @@ class Successor:
 
     def go(self) -> None:
         self.world.connection(self.here, self.there, self._go)
-        pause, until = 0.005, self.world.clock.now + handover.SUCCESSOR_TIMEOUT
+        pause, until = 0.005, self.world.clock.now + successor.SUCCESSOR_TIMEOUT
         while self.world.clock.now < until and not self.ended and not self._answered():
             self.world.spend(pause, pause)
             pause = min(pause * 1.5, 0.25)

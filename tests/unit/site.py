@@ -57,7 +57,7 @@ shift
 [ $1 = --json ] && { json=$1; shift; }
 held=$(ip -brief addr show | grep -q '10\\.1\\.0\\.1/' && echo up || echo gone)
 case $1 in acquire) echo "rsh acquire ready" >> {root}/journal ;; *) echo "rsh $*" >> {root}/journal ;; esac
-for broken in {root}/broken/rsh-$1 {root}/broken/rsh-$1-$(grep -c "^rsh $1 " {root}/journal); do
+for broken in {root}/broken/rsh-$1 {root}/broken/rsh-$1-$(grep -cwE "^rsh $1" {root}/journal); do
     if [ -e $broken ]; then sh $broken "$@"; exit; fi
 done
 if [ $1 = acquire ]; then

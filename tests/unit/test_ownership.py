@@ -90,6 +90,15 @@ def test_the_epoch_never_goes_down() -> None:
     assert ownership.read("serv1").epoch == 5
 
 
+@pytest.mark.parametrize("phase", ANSWERING)
+def test_an_epoch_that_is_another_nodes_is_not_answered_with(phase: str) -> None:
+    ownership.write(Record("serv1", 4, "serv2"))
+    with pytest.raises(NotPermitted, match="serv1: epoch 4 is serv2's"):
+        ownership.enter("serv1", 4, phase)
+    assert ownership.enter("serv1", 5, phase).held_by("serv1")
+    assert ownership.write(Record("serv1", 5, "serv2")).holder == "serv2", "it is let go of to who has it as well"
+
+
 def test_a_phase_of_the_same_epoch_may_follow() -> None:
     for phase in (ACQUIRING, STARTING, HELD, RELEASING, FREE):
         assert ownership.enter("serv1", 5, phase).phase == phase

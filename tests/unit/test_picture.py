@@ -108,6 +108,8 @@ def test_deaf_since_it_is_heard_and_does_not_hear_us() -> None:
     assert note(RULES, me(), peer(hears_me=False, deaf_since=NOW - 1), NOW).deaf_since == NOW - 1
     assert note(RULES, me(), peer(deaf_since=NOW - 1), NOW).deaf_since is None
     assert note(RULES, me(), peer(hb=1.0, lan=1.0, hears_me=False, deaf_since=NOW - 1), NOW).deaf_since is None
+    rarely = peer(hb=RULES.dead_after, lan=1.0, hears_me=False, deaf_since=NOW - 1)
+    assert not rarely.fresh(RULES, NOW) and note(RULES, me(), rarely, NOW).deaf_since == NOW - 1
 
 
 def test_noting_changes_nothing_else() -> None:

@@ -122,6 +122,14 @@ def test_who_cannot_take_it_is_not_waited_for(about: dict[str, Any]) -> None:
     assert turn("serv3", 0.01, sees("serv2", "serv3", **about)) == [Acquire("serv1", 6, "serv1 is dead")]
 
 
+def test_an_address_that_a_node_which_is_heard_has_says_nothing_of_one_that_is_not() -> None:
+    about = {"serv1": {"silent_since": NOW - 9}, "serv2": {"answered": True}}
+    two = sees("serv2", "serv3", standby=PROGRAM)
+    [taken] = actions(me("serv3", **about), dead("serv1"), two)
+    assert taken == Acquire("serv1", 6, "serv1 is dead")
+    assert actions(me("serv3", **about), dead("serv1"), two._replace(groups={})) == [], "who has it, if not serv2?"
+
+
 def test_nothing_is_taken_that_a_peer_is_about_to_take() -> None:
     taking = sees("serv2", "serv3", groups={"serv1": Claim(5, "serv1", taking=6)})
     assert turn("serv3", 5.0, taking) == []

@@ -6,10 +6,11 @@ Both nodes are real: their own network, their own folders, real passes, the real
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from clusterd import lock, ownership, state
+from clusterd import handover, lock, ownership, state
 from clusterd.commands import release
 from clusterd.errors import Failed
 from clusterd.ownership import Record
@@ -214,11 +215,10 @@ def test_a_service_that_does_not_start_again_when_it_is_put_back_is_told(held: S
 
 
 def test_and_so_it_is_when_the_group_is_taken_again(held: Site) -> None:
-    held.break_("go", "exit 1")
-    fact = state.read(str(held.box.run / "view.json"))
-    fact["groups"]["serv1"] = {"epoch": 5, "holder": "serv2", "held": False}
-    state.write(f"{held.root}/status2", fact)
-    held.break_("rsh-status", f"cat {held.root}/status2")
+    fails_at_go(held)
+    held.break_("rsh-status-1", f"cat {held.root}/status2")
+    says(held, "status3", epoch=6, holder="serv1")
+    held.break_("rsh-status-2", f"cat {held.root}/status3")
     held.break_("start-second")
     assert held.run("release", "serv1").returncode == 1
     assert ownership.read("serv1").phase == "held" and held.running() == {"first"}
@@ -282,38 +282,85 @@ def test_a_pin_survives_a_release_that_failed(held: Site) -> None:
 
 
 def test_a_successor_that_dies_at_the_word_go_and_surely_has_not_got_it(held: Site) -> None:
-    """Its own view says so: the group is taken again, with an epoch above all."""
-    held.break_("go", "echo 'takeover: out of memory' >&2; exit 1")
-    held.break_("rsh-status", f"cat {held.root}/status2")
-    view_there = held.box.run / "view.json"
-    (held.root / "status2").write_text(view_there.read_text())
-    fact = state.read(str(view_there))
-    fact["groups"]["serv1"] = {"epoch": 5, "holder": "serv2", "held": False}
-    state.write(f"{held.root}/status2", fact)
-    done = held.run("release", "serv1")
-    assert done.returncode == 1
-    assert "serv2 did not take it: takeover: out of memory" in done.stderr
+    """Its own view says so: the group is taken again, with an epoch above all, once the other one knows that one."""
+    fails_at_go(held)
+    held.break_("rsh-status", f"echo asked >> {held.root}/journal; cat {held.root}/status2")
+    process = held.start("release", "serv1")
+    wait(lambda: held.journal().count("asked") > 2)
+    assert ownership.read("serv1")[1:4] == (6, "serv1", "free") and not held.up("serv1")
+    says(held, epoch=6, holder="serv1")
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "serv2 did not take it: takeover: out of memory" in complaint
     record = ownership.read("serv1")
     assert (record.epoch, record.phase) == (6, "held")
     assert held.up("serv1") and held.running() == {"first", "second"}
 
 
-@pytest.mark.parametrize("answer", ["held", "no view", "no answer"])
-def test_a_successor_that_may_have_got_it_is_left_to_it(held: Site, answer: str) -> None:
-    """Unsure is not dead: this node stays off the address."""
+def fails_at_go(site: Site) -> None:
+    site.break_("go", "echo 'takeover: out of memory' >&2; exit 1")
+    says(site, epoch=5, holder="serv2")
+
+
+def says(site: Site, file: str = "status2", peers: Any = None, /, **about: Any) -> None:
+    """What serv2's gate is to answer when it is asked how it is: of serv1's group, and whom it hears."""
+    fact = state.read(str(site.box.run / "view.json"))
+    (like,) = fact["peers"].values()
+    heard = {name: {**like, "name": name, **each} for name, each in (peers or {}).items()}
+    fact |= {"node": "serv2", "groups": {"serv1": {"held": False, **about}}, "peers": heard}
+    state.write(f"{site.root}/{file}", fact)
+
+
+def test_a_successor_that_does_not_hear_that_it_is_taken_again_may_still_obey(
+    held: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The word that it may take the group can be on its way, and it would be as good as before."""
+    monkeypatch.setattr(handover, "HEARSAY", 0.5)
+    fails_at_go(held)
+    held.break_("rsh-status", f"cat {held.root}/status2")
+    options = release.parser().parse_args(["--config", str(held.box.conf), "serv1"])
+    with pytest.raises(Failed, match="serv2 does not hear that it is taken again: serv2 may have it, nobody serves it"):
+        release.release(options)
+    assert not held.up("serv1") and ownership.read("serv1")[1:4] == (6, "serv1", "free")
+    assert "hand-over-unclear" in held.told()
+    assert "nobody serves it" in held.events()[-1]["text"]
+
+
+def test_that_epoch_as_its_own_is_no_sign_that_it_has_heard(held: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "HEARSAY", 0.5)
+    fails_at_go(held)
+    held.break_("rsh-status-1", f"cat {held.root}/status2")
+    says(held, "status3", epoch=6, holder="serv2")
+    for number in range(2, 20):
+        held.break_(f"rsh-status-{number}", f"cat {held.root}/status3")
+    options = release.parser().parse_args(["--config", str(held.box.conf), "serv1"])
+    with pytest.raises(Failed, match="serv2 does not hear that it is taken again"):
+        release.release(options)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("cat {root}/status2", "serv2 holds it"),
+        ("cat {root}/status3", "serv3 holds it"),
+        ("echo '{{}}'", "serv2 does not answer"),
+        ("exit 255", "serv2 does not answer"),
+    ],
+)
+def test_a_successor_that_may_have_got_it_is_left_to_it(held: Site, answer: str, why: str) -> None:
+    """Unsure is not dead: this node stays off the address. Nor is it taken from a third one, which has it since."""
     held.break_("go", "exit 1")
-    fact = state.read(str(held.box.run / "view.json"))
-    fact["groups"]["serv1"] = {"epoch": 4, "holder": "serv2", "held": True}
-    state.write(f"{held.root}/status2", fact)
-    does = {"held": f"cat {held.root}/status2", "no view": "echo '{}'", "no answer": "exit 255"}[answer]
-    held.break_("rsh-status", does)
+    says(held, epoch=4, holder="serv2", held=True)
+    third = {"heard": True, "groups": {"serv1": {"epoch": 4, "holder": "serv3", "held": True, "pinned": False}}}
+    says(held, "status3", {"serv3": third}, epoch=4, holder="serv3")
+    held.break_("rsh-status", answer.format(root=held.root))
     done = held.run("release", "serv1")
     assert done.returncode == 1
     assert not held.up("serv1") and ownership.read("serv1").phase == "free"
     assert held.running() == set()
     assert "hand-over-unclear" in held.told()
     (event,) = [event for event in held.events() if event["event"] == "release-failed"]
-    assert event["text"].endswith("; serv2 may have it, nobody serves it here")
+    assert event["text"].endswith(f"; {why}: serv2 may have it, nobody serves it here")
 
 
 def test_terminated_while_it_stops_puts_back(held: Site) -> None:

@@ -106,13 +106,21 @@ def test_a_dry_run_lifts_no_standby(site: Site) -> None:
 def test_handed_over_lifts_the_programs_standby(site: Site) -> None:
     ownership.enter_standby(ownership.PROGRAM, "serv2 holds serv1")
     ownership.write(ownership.Record("serv1", 6, "serv2"))
-    assert site.run("takeover", "--handed-over", "4", "serv1").returncode == 0
+    assert site.run("takeover", "--handed-over", "6", "serv1").returncode == 0
     assert ownership.standby() is None
     assert ownership.read("serv1").epoch == 7
     done = site.run("takeover", "--handed-over", "11", "--pinned", "serv2")
     assert done.returncode == 0
     record = ownership.read("serv2")
     assert (record.epoch, record.pinned) == (12, True)
+
+
+def test_a_word_that_comes_when_the_group_has_been_taken_again_is_not_obeyed(site: Site) -> None:
+    ownership.write(ownership.Record("serv2", 5, "serv2"))
+    done = site.run("takeover", "--handed-over", "4", "serv2")
+    assert done.returncode == 77
+    assert "epoch 5 of serv2 is serv2's: the word that it is handed over, with epoch 4, came too late" in done.stderr
+    assert untouched(site)
 
 
 def test_unknown_group(site: Site) -> None:
@@ -229,6 +237,19 @@ def test_the_isolated_one_is_told_what_would_help(site: Site) -> None:
     assert done.returncode == 3
     assert "name a machine that answers in [reference] hosts" in done.stderr
     assert untouched(site)
+
+
+def test_what_was_cut_off_is_not_finished_by_hand_where_it_would_be_let_go_again(site: Site) -> None:
+    site.hold("serv2", 3, ownership.STARTING)
+    network.drop_group(site.load(), network.place(site.load(), "serv2", site.load().me()))
+    site.see(heard=False, reach=0)
+    done = site.run("takeover", "serv2")
+    assert done.returncode == 3
+    assert "name a machine that answers in [reference] hosts" in done.stderr
+    assert not site.up("serv2")
+    site.see(heard=False)
+    assert site.run("takeover", "serv2").returncode == 0
+    assert site.up("serv2")
 
 
 def test_held_here_and_let_go_of_is_not_well(site: Site) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from clusterd.actions import Acquire, Desist, EnterStandby, Failback, HandOver, LeaveStandby, LetGo, Resume, Suspend
 from clusterd.conditions import Condition
-from clusterd.picture import ACQUIRE, PERSON, PROGRAM, RESTART, RESUME, UNHELD, Claim, Me, Own, Peer, Rules
+from clusterd.picture import ACQUIRE, PERSON, PROGRAM, RESUME, UNHELD, Claim, Me, Own, Peer, Rules
+from clusterd.silence import RESTART
 from clusterd.verdict import Verdict, decide
 
 RULES = Rules()
@@ -251,11 +252,11 @@ def test_it_is_not_taken_while_a_takeover_is_under_way_or_has_just_failed() -> N
 
 
 def test_a_peer_that_answers_for_another_group_lives() -> None:
-    """It has both, and what was asked about the one was lost. With a fence agent it may answer; and not for ever."""
+    """What was asked about the one was lost. With a fence agent it may answer; and not for ever."""
     who = me({"serv1": own("serv1", holder="serv2", **SILENT), "serv2": own("serv2", answered=True)})
     both = peer("serv1", "serv2", ago=RULES.dead_after + 0.01)
     assert actions(RULES, who, both) == []
-    assert actions(RULES, who, peer("serv1", ago=RULES.dead_after + 0.01)) == [Acquire("serv1", 6, "serv2 is dead")]
+    assert actions(RULES, who, peer("serv1", ago=RULES.dead_after + 0.01)) == [], "it has taken serv2 since"
     later = peer("serv1", "serv2", ago=RULES.dead_after + UNHELD + 0.01)
     assert [each.group for each in actions(RULES, who, later)] == ["serv1"]
     assert [each.group for each in actions(RULES._replace(fencing=True), who, both)] == ["serv1"]
@@ -782,11 +783,21 @@ def forgotten(ago: float, claim: Claim, **about: Any) -> list[Any]:
 
 def test_what_its_last_holder_does_not_know_any_more_is_taken() -> None:
     """Its record is damaged: it serves it no more, and cannot take it again."""
-    why = "serv2 had it last, and does not know that any more"
+    why = "serv2 had it last, and does not take it again"
     assert forgotten(2 * UNHELD, Claim()) == [Acquire("serv2", 8, why)]
     assert forgotten(2 * UNHELD - 0.1, Claim()) == []
     assert forgotten(2 * UNHELD, Claim(7, "serv2", False)) == []
     assert forgotten(2 * UNHELD, Claim(), standby=PROGRAM) == []
+
+
+def test_so_is_what_its_last_holder_may_not_take() -> None:
+    """A person has put it in standby, and the hand-over of the group failed in the middle."""
+    theirs = own("serv2", epoch=7, holder="serv2", unheld_since=NOW - 2 * UNHELD, **SILENT)
+    who = me({"serv1": held("serv1"), "serv2": theirs})
+    knows = {"serv2": Claim(7, "serv2")}
+    [taken] = [each for each in actions(RULES, who, peer(groups=knows, standby=PERSON)) if each.group == "serv2"]
+    assert taken == Acquire("serv2", 8, "serv2 had it last, and does not take it again")
+    assert not any(each.group == "serv2" for each in actions(RULES, who, peer(groups=knows, standby=PROGRAM)))
 
 
 # --- whatever the picture ---

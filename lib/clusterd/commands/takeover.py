@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clusterd import acquire, cli, config, evidence, log, ownership, run, urgency
-from clusterd.errors import FAILED, OK, CannotTell, ClusterdError, Usage
+from clusterd.errors import FAILED, OK, CannotTell, ClusterdError, NotPermitted, Usage
 from clusterd.lock import Lock
 from clusterd.model import Config, Group
 
@@ -74,13 +74,13 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     if run.dry_run:
         cli.answer(group=group.name, epoch=epoch, taken=False, why=why)
         return _plan(settings, group, epoch)
+    by_hand = not (options.on_go or options.resume)
     if epoch == record.epoch:
-        evidence.check_let_go(settings, group)
+        evidence.check_let_go(settings, group, by_hand=by_hand)
     log.event("takeover-began", f"{group.name}: {why}", group=group.name, epoch=epoch)
     fenced: tuple[str, ...] = ()
     if not options.resume and options.handed_over is None and epoch != record.epoch:
         fenced = evidence.fence_silent(settings, group, told.unheard if told else None)
-    by_hand = not (options.on_go or options.resume)
     ordered = told is not None and options.handed_over is None
     try:
         if fenced:
@@ -140,7 +140,13 @@ def _epoch(settings: Config, group: Group, options: argparse.Namespace, told: Or
         return acquire.resumable(settings, group).epoch, "resumed"
     if options.handed_over is not None:
         ownership.check_liftable()
-        return max(options.handed_over, ownership.read(group.name).epoch) + 1, "handed over without loss"
+        known = ownership.read(group.name)
+        if known.epoch > options.handed_over:
+            raise NotPermitted(
+                f"epoch {known.epoch} of {group.name} is {known.holder}'s: the word that it is handed over, with epoch "
+                f"{options.handed_over}, came too late"
+            )
+        return options.handed_over + 1, "handed over without loss"
     evidence.check_standby()
     if told is not None:
         return told.epoch, told.why
