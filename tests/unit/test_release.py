@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clusterd import handover, lock, ownership, state
+from clusterd import gate, handover, lock, ownership, state
 from clusterd.commands import release
 from clusterd.errors import Failed
 from clusterd.ownership import Record
@@ -324,6 +324,14 @@ def test_a_successor_that_does_not_hear_that_it_is_taken_again_may_still_obey(
     assert not held.up("serv1") and ownership.read("serv1")[1:4] == (6, "serv1", "free")
     assert "hand-over-unclear" in held.told()
     assert "nobody serves it" in held.events()[-1]["text"]
+
+
+def test_what_changes_while_the_gate_looks_is_at_work(held: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script has had the lock and given it back, between the look at the record and that at the lock."""
+    assert not gate.current().groups["serv1"]["busy"]
+    read, seen = ownership.read, iter([ownership.read("serv1"), Record("serv1", 3, "serv2")])
+    monkeypatch.setattr(ownership, "read", lambda group: next(seen) if group == "serv1" else read(group))
+    assert gate.current().groups["serv1"]["busy"]
 
 
 def test_that_epoch_as_its_own_is_no_sign_that_it_has_heard(held: Site, monkeypatch: pytest.MonkeyPatch) -> None:
