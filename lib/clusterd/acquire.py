@@ -70,13 +70,13 @@ def take(config: Config, group: Group, epoch: int, *, pinned: bool = False, by_h
             raise NotPermitted(f"{group.name} has been taken by another node meanwhile")
         arbiter.still(config, group)
         network.raise_group(config, place)
+        network.announce(place)
+        ownership.enter(group.name, epoch, ownership.STARTING, pinned=pinned)
     except ClusterdError:
         network.drop_group(config, place)
         if not again and _ours(config, group, epoch):
             ownership.enter(group.name, epoch, ownership.FREE, pinned=pinned)
         raise
-    network.announce(place)
-    ownership.enter(group.name, epoch, ownership.STARTING, pinned=pinned)
 
 
 def _ours(config: Config, group: Group, epoch: int) -> bool:

@@ -157,7 +157,7 @@ class Estate:
             record = self.records.get(group)
             if record and claim.epoch > record.epoch and not self._held(record) and not self._ours(group, claim):
                 made = Record(group, claim.epoch, claim.holder, since=time.time(), pinned=claim.pinned)
-                self._write(made)
+                self._write(made, news=True)
 
     def _ours(self, group: str, claim: Claim) -> bool:
         """Whether a script has written here, since the last look, what a peer knows already: from a pass."""
@@ -166,11 +166,11 @@ class Estate:
         except Failed:
             return False
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: Record, *, news: bool = False) -> None:
         """Believe it at once, have it written soon: as soon as the disk takes it, unless another one is known then."""
         self.records[record.group] = record
         self.up.discard(record.group)
-        self.worker.must(record.group, lambda: self._believed(record) and ownership.write(record))
+        self.worker.must(record.group, lambda: self._believed(record) and ownership.write(record, news=news))
 
     def _believed(self, record: Record) -> bool:
         """Whether a script has not written a record since, of that epoch or a higher one."""

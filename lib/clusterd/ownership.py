@@ -88,14 +88,23 @@ def read(group: str) -> Record:
         raise Failed(f"{path(group)}: not a group's record; look at it, then remove it") from None
 
 
-def write(record: Record) -> Record:
+def write(record: Record, *, news: bool = False) -> Record:
     """Put `record` on the disk, durably; the epoch never goes down, and nobody answers with one that is another's.
+
+    Args:
+        record: what is to be known from now on.
+        news: it is only worth knowing if its epoch is higher than the known one; nothing is written if it is not.
+
+    Returns:
+        what is on the disk now.
 
     Raises:
         NotPermitted: a higher epoch is known already, or that one as another node's.
     """
     with lock.wait_for(f"record-{record.group}", PATIENCE):
         known = read(record.group)
+        if news and record.epoch <= known.epoch:
+            return known
         if record.epoch < known.epoch:
             raise NotPermitted(f"{record.group}: epoch {known.epoch} is known here, {record.epoch} is older")
         if record.phase in ANSWERING and record.epoch == known.epoch and known.holder not in ("", record.holder):
@@ -111,9 +120,8 @@ def enter(group: str, epoch: int, phase: str, *, pinned: bool = False) -> Record
 
 def learn(group: str, epoch: int, holder: str) -> Record | None:
     """Record a higher epoch heard from `holder`; None (and nothing written) if it is not news."""
-    if epoch <= read(group).epoch:
-        return None
-    return write(Record(group, epoch, holder, FREE, "", time.time()))
+    heard = Record(group, epoch, holder, FREE, "", time.time())
+    return heard if write(heard, news=True) is heard else None
 
 
 def credible(known: int, epoch: int) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,8 +77,8 @@ def test_the_record_is_the_truth(site: Site, make: Make, crew: Crew) -> None:
 
 @pytest.mark.parametrize(("boot", "holder"), [("another", "serv1"), ("", "serv2")])
 def test_of_another_boot_or_node_nothing_is_held(site: Site, make: Make, crew: Crew, boot: str, holder: str) -> None:
-    record = ownership.enter("serv1", 3, ownership.HELD)
-    ownership.write(record._replace(boot=boot or record.boot, holder=holder))
+    record = ownership.Record("serv1", 3, holder, ownership.HELD, boot or state.boot_id())
+    ownership.write(record)
     made = make()
     own = made.owns(crew, view.now())["serv1"]
     assert (own.up, own.held, own.unfinished) == (False, False, False)
@@ -221,6 +222,23 @@ def test_only_higher_epochs_of_what_is_not_held_are_learnt(site: Site, make: Mak
     drain(worker)
     record = ownership.read("serv2")
     assert (record.epoch, record.holder, record.phase, record.pinned) == (6, "serv2", "free", True)
+
+
+def test_what_a_script_has_taken_meanwhile_is_not_overwritten_by_hearsay(
+    site: Site, make: Make, worker: Worker
+) -> None:
+    """With the same epoch: which of the two has it is decided, and not by whose disk was slower."""
+    ownership.write(Record("serv2", 5, "serv1"))
+    made = make()
+    slow = threading.Event()
+    worker.do(slow.wait)
+    made.learn({"serv2": Claim(6, "serv2", True)})
+    ownership.enter("serv2", 6, ownership.ACQUIRING)
+    slow.set()
+    drain(worker)
+    assert ownership.read("serv2")[1:4] == (6, "serv1", "acquiring")
+    made.look()
+    assert made.records["serv2"].holder == "serv1"
 
 
 def test_renewals_keep_a_pace_and_need_to_be_sure(site: Site, make: Make) -> None:

@@ -239,6 +239,17 @@ def test_the_isolated_one_is_told_what_would_help(site: Site) -> None:
     assert untouched(site)
 
 
+def test_what_another_node_takes_while_the_services_start_is_left_to_it(site: Site) -> None:
+    site.see(heard=False)
+    theirs = json.dumps(ownership.Record("serv2", 9, "serv2")._asdict())
+    site.break_("before-start-web", f"echo '{theirs}' > {ownership.path('serv2')}")
+    done = site.run("takeover", "serv2")
+    assert done.returncode == 77
+    assert "serv2: epoch 9 is known here, 1 is older" in done.stderr
+    assert not site.up("serv2") and site.running() == set()
+    assert ownership.read("serv2").epoch == 9
+
+
 def test_what_was_cut_off_is_not_finished_by_hand_where_it_would_be_let_go_again(site: Site) -> None:
     site.hold("serv2", 3, ownership.STARTING)
     network.drop_group(site.load(), network.place(site.load(), "serv2", site.load().me()))

@@ -96,7 +96,13 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     print(f"{group.name}: answering", flush=True)
     log.event("address-up", f"{group.name}: answering", group=group.name, epoch=epoch)
     urgency.no_hurry()  # the watchdog has it begin with a better nice value
-    taken = acquire.serve(settings, group, epoch)
+    try:
+        taken = acquire.serve(settings, group, epoch)
+    except NotPermitted:  # another node has it by now
+        from clusterd import handover
+
+        handover.let_go(settings, group)
+        raise
     log.event("takeover-served", f"{group.name}: services started", group=group.name, epoch=epoch)
     fresh_start = group.home == settings.me().name and record.holder in ("", group.home)
     news = not (options.resume or fresh_start) and options.handed_over is None
