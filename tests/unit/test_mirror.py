@@ -259,7 +259,7 @@ def test_a_node_that_holds_the_group_itself_takes_no_pass(two: Two) -> None:
     (two.data / "file1").write_text("old never overwrites new")
     two.there_python("from clusterd import ownership; ownership.enter('serv1', 2, ownership.HELD)")
     refused(two, NotPermitted, "serv2 holds serv1 itself")
-    two.hold(3)
+    ownership.enter("serv1", 3, ownership.HELD)
     two.there_python("from clusterd import ownership; ownership.enter('serv1', 3, ownership.ACQUIRING)")
     refused(two, NotPermitted, "serv2 holds serv1 itself")
 

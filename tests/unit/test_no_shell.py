@@ -25,7 +25,7 @@ FORBIDDEN = {
 }
 """The last lines are not shells, but as good as one for whoever controls what they read."""
 RUNNERS = {"subprocess.Popen", "subprocess.run", "subprocess.call", "subprocess.check_call", "subprocess.check_output"}
-MAY_RUN = {"run.py", "sender.py", "crew.py", "handover.py", "mirror_service.py"}
+MAY_RUN = {"run.py", "sender.py", "crew.py", "successor.py", "mirror_service.py"}
 """Who starts processes itself: the runner, and those whose children are talked to while they run."""
 KNOWN = {
     ("commands/cluster.py", "command"): "cluster run: what an administrator types is meant to be a command line",
