@@ -20,6 +20,8 @@ class Peers:
         self.peers = {peer.name: Peer(peer.name, dict.fromkeys(self.nearby, None)) for peer in config.peers()}
         self.words: dict[str, Word] = {}
         self.skews: dict[str, float] = {}
+        self.answered: dict[str, float] = {}
+        """Of more than two nodes: when each peer has last named a later word of ours than before."""
 
     def remember(self, old: view.View) -> None:
         """Go on from the view that an earlier loop of this boot has left; see also `excuse`."""
@@ -53,6 +55,7 @@ class Peers:
 
     def hear(self, word: Word, path: str, now: float) -> bool:
         """Take in a word; whether it says anything new, or comes from a peer that was overdue."""
+        me = self.config.me().name
         peer = self.peers[word.node]
         known = self.words.get(word.node)
         if known and (word.incarnation, word.sequence) < (known.incarnation, known.sequence):
@@ -62,6 +65,9 @@ class Peers:
         before = (peer.groups, peer.standby, peer.reach, peer.hears_me)
         silence = peer.silence(now)
         overdue = silence is None or silence > self.config.heartbeat.isolated_after
+        later = known is None or word.seen.get(me, (0, 0)) > known.seen.get(me, (0, 0))
+        if later or silence is None or silence > self.config.heartbeat.dead_after:
+            self.answered[word.node] = now
         self.words[word.node] = word
         self.skews[word.node] = word.clock - time.time()
         heard = {**peer.heard, path: now}
@@ -71,7 +77,7 @@ class Peers:
             groups=word.groups,
             standby=word.standby,
             reach=word.reach,
-            hears_me=self.config.me().name in word.hears,
+            hears_me=me in word.hears,
             hears=word.hears,
             digest_same=word.digest == self.config.digest[:16],
             arbiter=word.arbiter,
@@ -169,7 +175,8 @@ class Peers:
 
         So of more than two nodes no two take it at the same time, whatever is lost on the way. Only who has been heard
         for dead_after and has not heard us is not waited for. In a shorter time that may be about to change: of two
-        that have just begun to hear each other, each has an old word of the other's.
+        that have just begun to hear each other, each has an old word of the other's. One that says that it hears us,
+        and has come to no word of ours for UNHELD, is too busy: it starts to wait anew whenever it listens.
 
         A pair needs no such agreement: its peer is silent, or the group was handed over or is nobody's.
         """
@@ -178,9 +185,11 @@ class Peers:
         me = self.config.me().name
         for name in self.heard(rules, now):
             word = self.words.get(name)
-            if self.peers[name].deaf(rules, now):
+            wants = word is None or picture.wanted(word.groups.get(group, NO_CLAIM))
+            busy = now - self.answered.get(name, now) >= picture.UNHELD and not wants
+            if self.peers[name].deaf(rules, now) or busy:
                 continue
-            if word is None or word.seen.get(me, (0, 0)) < since or picture.wanted(word.groups.get(group, NO_CLAIM)):
+            if word is None or word.seen.get(me, (0, 0)) < since or wants:
                 return False
         return True
 

@@ -268,6 +268,23 @@ def test_who_is_heard_again_and_has_not_heard_us_yet_is_waited_for(pair: Config)
     assert made.agree(RULES, "serv2", (5, 10), 100.31), "it has not heard us in dead_after, and is the isolated one"
 
 
+def test_who_comes_to_no_word_of_ours_for_long_is_not_waited_for(pair: Config) -> None:
+    """It is heard, and says that it hears us; but it is so busy that it throws away what it gets each time."""
+    made = three(pair)
+    busy: dict[str, Any] = {"node": "serv3", "groups": {}, "seen": {"serv1": (5, 9)}}
+    made.hear(word(pair, **busy), "heartbeat", 100.0)
+    for step in range(1, 13):
+        made.hear(word(pair, 1 + step, **busy), "heartbeat", 100.0 + step / 4)
+        assert made.agree(RULES, "serv2", (5, 10), 100.0 + step / 4) == (step == 12)
+    wants = {**busy, "groups": {"serv2": Claim(4, "serv2", taking=5)}}
+    made.hear(word(pair, 14, **wants), "heartbeat", 103.1)
+    assert not made.agree(RULES, "serv2", (5, 10), 103.1), "it wants the group itself"
+    made.hear(word(pair, 15, **{**busy, "seen": {"serv1": (5, 9)}}), "heartbeat", 104.0)
+    assert not made.agree(RULES, "serv2", (5, 10), 104.0), "it was silent, and may have something new to say"
+    made.hear(word(pair, 16, **{**busy, "seen": {"serv1": (5, 10)}}), "heartbeat", 104.1)
+    assert made.agree(RULES, "serv2", (5, 10), 104.1)
+
+
 def test_a_pair_needs_no_agreement(pair: Config) -> None:
     made = Peers(pair)
     made.hear(word(pair, groups={"serv2": Claim(4, "serv2", taking=5)}), "heartbeat", 100.0)
