@@ -122,6 +122,7 @@ def current() -> "View":
             fact |= {"epoch": record.epoch, "holder": record.holder, "held": record.held_by(seen.node)}
         except Failed as error:
             log.debug(str(error))  # the watchdog tells; what it knew before is in its view
+            busy = True  # nothing is to be concluded from that
         groups[name] = {**fact, "busy": busy}
     return seen._replace(groups=groups)
 
