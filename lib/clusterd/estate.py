@@ -72,12 +72,11 @@ class Estate:
                 self.broken.remove(group)
                 self.worker.do(lambda: notify.clear("record-unreadable", group))
         except Failed as error:
-            text = str(error)
             self.broken.add(group)
             self.up.discard(group)
             self.records.setdefault(group, Record(group))
-            tell = partial(notify.tell_detached, self.config, "record-unreadable", text)
-            self.worker.do(lambda: tell(group=group, subject=group))
+            tell = partial(notify.tell_detached, self.config, "record-unreadable", str(error), at=log.moment())
+            self.worker.do(partial(tell, group=group, subject=group))
 
     def _take(self, record: Record) -> None:
         self.records[record.group] = record
@@ -181,7 +180,8 @@ class Estate:
         """Let go of the addresses at once, and of the MAC address with them."""
         self.up.discard(group)
         self._drop(group)
-        self.worker.do(lambda: log.event("suspended", f"{group}: addresses let go: {why}", level="warning"))
+        text, at = f"{group}: addresses let go: {why}", log.moment()
+        self.worker.do(lambda: log.event("suspended", text, level="warning", at=at))
 
     def clear(self, group: str) -> None:
         """A takeover that was told to end may have put addresses up, and not said so."""
@@ -210,8 +210,7 @@ class Estate:
         try:
             step()
         except Failed as error:
-            text = str(error)
-            self.worker.do(lambda: log.event("network-incomplete", text, level="error"))
+            self.worker.do(partial(log.event, "network-incomplete", str(error), level="error", at=log.moment()))
 
     def enter_standby(self, why: str) -> None:
         """Set the standby lock, unless there is one."""
@@ -247,12 +246,12 @@ class Estate:
         gone = [group for group in sorted(self.up) if network.missing(self.places[group])]
         for group in gone:
             self.suspend(group, "their lease has ended, or somebody removed them")
-            self.worker.do(partial(self._tell_lapsed, group))
+            self.worker.do(partial(self._tell_lapsed, group, log.moment()))
         return bool(gone)
 
-    def _tell_lapsed(self, group: str) -> None:
+    def _tell_lapsed(self, group: str, at: log.Moment) -> None:
         text = f"the addresses of {group} are gone from this node: their lease has ended, or somebody removed them"
-        notify.tell_detached(self.config, "lease-lapsed", text, group=group, subject=group)
+        notify.tell_detached(self.config, "lease-lapsed", text, at=at, group=group, subject=group)
 
     def questions(self, groups: tuple[str, ...], now: float) -> list[str]:
         """The addresses to ask the LAN for now; what is no longer asked about is forgotten."""

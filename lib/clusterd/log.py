@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from clusterd import paths
 
@@ -24,6 +24,15 @@ _DAEMON = 3 << 3
 _PRIORITY = {"debug": 7, "info": 6, "notice": 5, "warning": 4, "error": 3, "alert": 1}
 
 
+class Moment(NamedTuple):
+    """When something happened, on both clocks."""
+
+    time: str
+    """`timestamp`."""
+    uptime: float
+    """Seconds of the boot clock."""
+
+
 def debug(text: str) -> None:
     """A line on stderr, with ``-v``. A terminal or a reader that is gone stops nothing."""
     if verbosity:
@@ -31,21 +40,21 @@ def debug(text: str) -> None:
             print(shown(f"{program}: {text}"), file=sys.stderr, flush=True)
 
 
-def event(name: str, text: str, *, level: str = "info", **facts: Any) -> dict[str, Any]:
+def event(name: str, text: str, *, level: str = "info", at: Moment | None = None, **facts: Any) -> dict[str, Any]:
     """Record that something happened; return the record as written.
 
     Args:
         name: what kind of thing, in a few hyphenated words: "takeover-done".
         text: one line for people.
         level: debug, info, notice, warning, error or alert, as in syslog(3).
+        at: when it happened, if it is written later: by a worker, say. The order of the lines is that of the writing.
         facts: whatever a program would want to read; JSON values. None may be named like the record's own keys.
 
     ``time`` is the wall clock, which is set now and then; ``uptime``, seconds of the boot clock, is what tells how
     long something took.
     """
     record = {
-        "time": timestamp(),
-        "uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3),
+        **(at or moment())._asdict(),
         "event": name,
         "level": level,
         "text": text,
@@ -62,6 +71,11 @@ def event(name: str, text: str, *, level: str = "info", **facts: Any) -> dict[st
 def shown(text: str) -> str:
     """Text, or a path, in one line that does no harm on a terminal: what is not printable as Python's escapes."""
     return text if text.isprintable() else text.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def moment() -> Moment:
+    """Now, to the millisecond."""
+    return Moment(timestamp(), round(time.clock_gettime(time.CLOCK_BOOTTIME), 3))
 
 
 def timestamp() -> str:

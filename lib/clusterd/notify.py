@@ -41,6 +41,7 @@ def tell(
     level: str | None = None,
     wait: bool = True,
     closes: bool = False,
+    at: log.Moment | None = None,
     **facts: Any,
 ) -> None:
     """Record an event and tell a person about it, by mail and command. Never raises; takes `LIMIT` at most.
@@ -58,6 +59,7 @@ def tell(
         level: overrides the table's.
         wait: False in the seconds of an outage: delivery is begun and not waited for.
         closes: if a person has been told of what it ends, this is told as well, however often it was before.
+        at: when it happened, if that is told later.
         facts: JSON values for events.jsonl and the command; lists are shown in the mail, an entry a line.
     """
     notice = NOTICES.get(name, _UNKNOWN)
@@ -66,7 +68,7 @@ def tell(
         print(f"would tell: {name}: {text}", flush=True)
         return
     try:
-        event = log.event(name, text, level=level or notice.level, **{"subject": subject, **facts})
+        event = log.event(name, text, level=level or notice.level, at=at, **{"subject": subject, **facts})
         told = [ended for ended in notice.ends if clear(ended, subject)]
         again = _due(name, subject, owed=closes and bool(told))
         if again is None or not (config.notify.mail or config.notify.command):

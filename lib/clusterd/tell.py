@@ -56,14 +56,15 @@ class Teller:
 
     def tell(self, name: str, text: str, **facts: Any) -> None:
         """Send a notice, without waiting for it."""
-        self.worker.do(lambda: notify.tell_detached(self.config, name, text, **facts))
+        at = log.moment()
+        self.worker.do(lambda: notify.tell_detached(self.config, name, text, at=at, **facts))
 
     def decided(self, action: Action) -> None:
         """Record what is being done, and why."""
         facts = action._asdict()
         text = ", ".join(f"{key} {value}" for key, value in facts.items())
-        kind = type(action).__name__
-        self.worker.do(lambda: log.event("decided", f"{kind}: {text}", action=kind, **facts))
+        kind, at = type(action).__name__, log.moment()
+        self.worker.do(lambda: log.event("decided", f"{kind}: {text}", at=at, action=kind, **facts))
 
     def conditions(self, now_true: tuple[Condition, ...], now: float) -> list[Condition]:
         """Tell what has begun, and what is over; returns what has begun."""

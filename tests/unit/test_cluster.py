@@ -459,6 +459,18 @@ def test_logs_are_merged_by_time(host: Host, call: Run, capsys: pytest.CaptureFi
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["serv1", "serv2", "serv1"]
 
 
+def test_logs_of_the_night_when_summer_time_ends(host: Host, call: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what a damaged disk left in their place is no event."""
+    times = ["2026-10-25T02:59:59.000+02:00", "2026-10-25T02:00:01.000+01:00", "2026-10-25T02:00:02.000+01:00"]
+    facts = {"node": "serv1", "level": "info", "event": "e"}
+    lines = [json.dumps({"time": when, **facts, "text": "it"}) for when in times]
+    odd = ["null", "[]", "{}", json.dumps({"time": "yesterday", **facts}), json.dumps({"time": 7, **facts})]
+    host.stand_in("tail", "true")
+    Path(paths.EVENTS).write_text("\n".join([lines[1], *odd, lines[2], lines[0]]) + "\n")
+    assert call("logs") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == times
+
+
 def test_confirm_takes_only_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal:
         def isatty(self) -> bool:

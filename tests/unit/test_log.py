@@ -39,6 +39,15 @@ def test_an_event(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.stat(paths.EVENTS).st_mode & 0o777 == 0o640
 
 
+def test_an_event_of_a_while_ago(box: "Box") -> None:
+    """A worker writes it, after what a script has done meanwhile."""
+    then = log.moment()
+    log.event("takeover-began", "by a script")
+    record = log.event("decided", "by the watchdog", at=then)
+    assert (record["time"], record["uptime"]) == then
+    assert [event["event"] for event in events()] == ["takeover-began", "decided"]
+
+
 def test_timestamps() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", log.timestamp())
 

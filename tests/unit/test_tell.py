@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import notify, paths, state
+from clusterd import notify, paths, state, view
 from clusterd.actions import Acquire
 from clusterd.conditions import Condition
 from clusterd.crew import Ended
@@ -64,6 +64,19 @@ def test_a_condition_is_told_once(teller: Teller) -> None:
     [event] = told(teller)
     assert (event["event"], event["subject"], event["level"]) == ("peer-dead", "serv2", "alert")
     assert event["text"] == "serv2 is not heard on any path"
+
+
+def test_what_is_told_late_bears_the_time_at_which_it_happened(teller: Teller) -> None:
+    """A disk may keep the worker waiting, and the script that was started is quicker."""
+    teller.worker.do(lambda: time.sleep(0.3))
+    before = view.now()
+    teller.conditions((DEAD,), 100.0)
+    teller.decided(Acquire("serv2", 4, "serv2 is dead"))
+    after = view.now()
+    found = told(teller)
+    assert [event["event"] for event in found] == ["peer-dead", "decided"]
+    assert all(before - 0.001 <= event["uptime"] <= after + 0.001 for event in found)
+    assert after - before < 0.3
 
 
 def test_its_end_is_told(teller: Teller) -> None:

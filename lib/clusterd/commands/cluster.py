@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from clusterd import (
@@ -258,14 +260,13 @@ def backups(options: Options) -> int:
 def logs(options: Options) -> int:
     """The latest events of every node."""
     answers = fleet.everywhere(config.load(options.config), ("tail", f"-n{options.n}", paths.EVENTS), timeout=QUICK)
-    events: list[dict[str, Any]] = []
+    found: list[tuple[datetime, dict[str, Any]]] = []
     for answer in answers:
         for line in answer.stdout.splitlines():
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue  # a full disk cut it short
-    events.sort(key=lambda event: str(event["time"]))
+            with suppress(ValueError, TypeError, KeyError):  # a full disk cut it short
+                event = json.loads(line)
+                found.append((datetime.fromisoformat(event["time"]).astimezone(), event))
+    events = [event for _, event in sorted(found, key=lambda each: each[0])]
     if options.json:
         cli.answer(events=events, unreachable={answer.node: answer.text() for answer in answers if not answer.ok})
         return OK if all(answer.ok for answer in answers) else FAILED

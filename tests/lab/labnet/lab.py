@@ -255,8 +255,9 @@ class Lab:
             return None
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """A node's events, the oldest first."""
-        return [json.loads(line) for line in (self.text(name, EVENTS) or "").splitlines()]
+        """A node's events, the oldest first: a watchdog's worker may write them later than a script of its own does."""
+        found = [json.loads(line) for line in (self.text(name, EVENTS) or "").splitlines()]
+        return sorted(found, key=lambda event: float(event["uptime"]))
 
     def mails(self) -> list[EmailMessage]:
         """The mails received since the last reset or `forget_mails`, the oldest first."""
