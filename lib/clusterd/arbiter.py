@@ -24,6 +24,8 @@ HANDED_OVER = 10.0
 """Seconds in which a group that is handed over must be granted: its holder has just given it back."""
 BEYOND = 5.0
 """Seconds after the lifetime of a lease at which a takeover by hand stops waiting for the one of a dead node."""
+WAIT = 2.0
+"""Seconds in which an endpoint that has just failed to answer may do so again, before a planned move is refused."""
 PAUSE = 0.01
 
 
@@ -185,15 +187,19 @@ def still(config: Config, group: Group) -> None:
         raise CannotTell(f"the arbiter's grant of {group.name} has ended: nothing is taken")
 
 
-def check(config: Config) -> None:
-    """Whether this node can have anything granted now: asked before a group is handed to it.
+def check(config: Config, seconds: float = WAIT) -> None:
+    """Whether this node can have anything granted now, or in so many seconds: asked before a group is handed to it.
 
     Raises:
         CannotTell: the arbiter is out of reach from here.
     """
-    found = read() if wanted(config) else None
-    if wanted(config) and (found is None or found.lost_since is not None or found.until < view.now()):
-        raise CannotTell(f"the arbiter, etcd, is out of reach from {config.me().name}: nothing can be taken there")
+    if not wanted(config):
+        return
+    until = view.now() + seconds
+    while (found := read()) is None or found.lost_since is not None or found.until < view.now():
+        if view.now() >= until:
+            raise CannotTell(f"the arbiter, etcd, is out of reach from {config.me().name}: nothing can be taken there")
+        time.sleep(PAUSE)
 
 
 def check_answers(config: Config, so: str = "nothing can be taken") -> bool:

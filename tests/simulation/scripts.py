@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterd import arbiter, gate, guards, lock, mirror, ownership, passes, run, setback, successor, view
 from clusterd.commands import release, takeover
-from clusterd.errors import BUSY, NOT_PERMITTED, ClusterdError, Failed
+from clusterd.errors import BUSY, NOT_PERMITTED, UNKNOWN, ClusterdError, Failed
 from clusterd.model import ALL_PATHS, Config, Group, Node, Service
 from clusterd.transfer import ClocksApart
 from simulation import devices, present
@@ -170,6 +170,10 @@ def ask(world: "World", _config: Config, node: Node, words: list[str], *, timeou
         world.spend(timeout, timeout)
         return run.Result(tuple(words), None, None, True, "", "no answer")
     code, said = world.on(there, lambda: _gate(there, words))
+    until = world.clock.now + arbiter.WAIT
+    while code == UNKNOWN and world.clock.now < until and there.powered and world.cables.talk(name, node.name):
+        world.spend(0.1, 0.2)
+        code, said = world.on(there, lambda: _gate(there, words))
     world.spend(0.001, 0.01)
     return run.Result(tuple(words), code, None, False, said, "")
 
@@ -178,7 +182,7 @@ def _gate(there: "Machine", words: list[str]) -> tuple[int, str]:
     standby = ownership.standby()
     if words[0] == "ready":
         try:
-            arbiter.check(there.sim.config)
+            arbiter.check(there.sim.config, seconds=0.0)
         except ClusterdError as error:
             return error.exit_code, ""
         return (NOT_PERMITTED, "") if standby and standby.cause == ownership.PERSON else (0, "{}")

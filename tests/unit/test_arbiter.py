@@ -482,12 +482,23 @@ def test_it_says_who_has_the_group(settings: Config) -> None:
 
 def test_a_successor_that_does_not_reach_etcd_is_not_ready(settings: Config) -> None:
     with pytest.raises(CannotTell):
-        arbiter.check(settings)
+        arbiter.check(settings, seconds=0.05)
     publish(settings)
-    arbiter.check(settings)
+    arbiter.check(settings, seconds=0.05)
     publish(settings, lost_since=1.0)
     with pytest.raises(CannotTell, match="out of reach from serv1"):
-        arbiter.check(settings)
+        arbiter.check(settings, seconds=0.05)
+
+
+def test_a_successor_whose_last_question_went_unanswered_is_ready_at_the_next_answer(settings: Config) -> None:
+    """A busy machine: the steward asks again after a moment."""
+    publish(settings, lost_since=1.0)
+    helper = threading.Timer(0.3, publish, (settings,))
+    helper.start()
+    arbiter.check(settings)
+    helper.join()
+    found = arbiter.read()
+    assert found is not None and found.lost_since is None
 
 
 def test_its_line_for_people(settings: Config) -> None:
