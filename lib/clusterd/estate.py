@@ -55,7 +55,7 @@ class Estate:
         """Read the records that have changed on disk, and the standby lock."""
         for group in self.places:
             stamp = _stamp(ownership.path(group))
-            if stamp != self.stamps.get(group):
+            if stamp != self.stamps.get(group) or group in self.broken:
                 self.stamps[group] = stamp
                 self._read(group)
         stamp = _stamp(paths.STANDBY)
@@ -72,11 +72,12 @@ class Estate:
                 self.broken.remove(group)
                 self.worker.do(lambda: notify.clear("record-unreadable", group))
         except Failed as error:
-            self.broken.add(group)
             self.up.discard(group)
             self.records.setdefault(group, Record(group))
-            tell = partial(notify.tell_detached, self.config, "record-unreadable", str(error), at=log.moment())
-            self.worker.do(partial(tell, group=group, subject=group))
+            if group not in self.broken:
+                self.broken.add(group)
+                tell = partial(notify.tell_detached, self.config, "record-unreadable", str(error), at=log.moment())
+                self.worker.do(partial(tell, group=group, subject=group))
 
     def _take(self, record: Record) -> None:
         self.records[record.group] = record
@@ -311,9 +312,9 @@ def _plain(address: str) -> str:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Changes with every writing: each makes a new file, and two may come within one tick of the file's clock."""
+    """Changes with every writing: each of ours makes a new file, and two may come within one tick of a clock."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return 0, 0
-    return found.st_mtime_ns, found.st_ino
+    return found.st_ctime_ns, found.st_ino

@@ -138,6 +138,32 @@ def test_a_record_that_cannot_be_read(site: Site, make: Make, crew: Crew, worker
     assert (own.up, own.held, own.busy) == (True, True, False)
 
 
+def test_a_record_that_is_restored_in_place_is_read_when_it_is_whole(
+    site: Site, make: Make, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by ``cp -a``: it was looked at in the middle, and in the end its time is that of before."""
+    ownership.enter("serv1", 3, ownership.HELD)
+    path = Path(ownership.path("serv1"))
+    before, whole = path.stat(), path.read_text()
+    made = make()
+    stamp = estate._stamp
+
+    def then_cut(at: str) -> tuple[int, int]:
+        found = stamp(at)
+        path.write_text("")
+        return found
+
+    made.stamps["serv1"] = 0, 0  # that of the file which it replaces: another disk is mounted, say
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(estate, "_stamp", then_cut)
+        made.look()
+    assert made.owns(crew, view.now())["serv1"].busy
+    path.write_text(whole)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    made.look()
+    assert not made.owns(crew, view.now())["serv1"].busy
+
+
 def test_unreadable_from_the_start(site: Site, make: Make, crew: Crew) -> None:
     path = Path(ownership.path("serv2"))
     path.parent.mkdir(parents=True, exist_ok=True)
