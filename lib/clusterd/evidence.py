@@ -129,7 +129,7 @@ def fence_silent(config: Config, group: Group, unheard: tuple[str, ...] | None) 
         _wait_turn(config, unheard, max((config.nodes[name].fence_delay for name in unheard), default=0.0))
     for name in unheard:
         try:
-            fence.off(config, config.nodes[name])
+            fence.off(config, config.nodes[name], owed=config.fence.action == "reboot")
             _check_silence(config, group, name)
         except Failed as error:
             notify.tell_detached(config, "fence-failed", str(error), group=group.name, subject=name, peer=name)
@@ -169,14 +169,16 @@ def _check_silence(config: Config, group: Group, name: str) -> None:
         raise Failed(f"{NOT_FENCED}the agent says that {name} is off, but {answering} still answers for {group.name}")
 
 
-def switch_on(config: Config, fenced: tuple[str, ...]) -> None:
-    """With [fence] action = reboot: give those who were fenced their power back. A failure is told, no more."""
-    for name in fenced if config.fence.action == "reboot" else ():
+def switch_on(config: Config) -> None:
+    """With [fence] action = reboot: give those who were fenced their power back, by this takeover, or by one before it
+    that was cut. A failure is told, and tried again with the next takeover.
+    """
+    for node in fence.owed_on(config) if fence.wanted(config) else ():
         try:
-            fence.on(config, config.nodes[name])
-            log.event("power-on", f"{name} is switched on again", level="notice", peer=name)
-        except Failed as error:
-            notify.tell_detached(config, "power-on-failed", str(error), subject=name, peer=name)
+            fence.on(config, node)
+            log.event("power-on", f"{node.name} is switched on again", level="notice", peer=node.name)
+        except (Failed, OSError) as error:
+            notify.tell_detached(config, "power-on-failed", str(error), subject=node.name, peer=node.name)
 
 
 def granted(config: Config, group: Group, epoch: int, *, ordered: bool = False, by_hand: bool = False) -> bool:

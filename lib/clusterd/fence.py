@@ -25,10 +25,11 @@ def wanted(config: Config) -> bool:
     return config.fence.agent != "none"
 
 
-def off(config: Config, node: Node) -> None:
+def off(config: Config, node: Node, *, owed: bool = False) -> None:
     """Switch `node` off, and make sure.
 
     One at a time: of several takeovers from one dead node the first does it, and the others wait for that.
+    `owed`: it is to be switched on again, by whoever sees the takeover through (`owed_on`).
 
     Raises:
         Failed: it is not known to be off; nothing may be taken over from it.
@@ -40,29 +41,47 @@ def off(config: Config, node: Node) -> None:
     try:
         with lock.wait_for(f"fence-{node.name}", 3 * config.fence.timeout):
             if _known_off(node) < asked:
-                _off(config, node)
+                _off(config, node, owed)
     except Busy as busy:
         raise Failed(f"{NOT_FENCED}{node.name}: {busy}") from None
 
 
-def _off(config: Config, node: Node) -> None:
+def _off(config: Config, node: Node, owed: bool) -> None:
     done = act(config, node, "off")
     if not done.ok:
         raise Failed(f"{NOT_FENCED}{node.name} could not be switched off: {done.why()}")
+    _note(node, owed=owed)
     said = act(config, node, "status")
     if said.code != OFF:
         how = "it is on" if said.ok else said.why()
         raise Failed(f"{NOT_FENCED}{node.name} is not known to be off: the agent said done, and its status says {how}")
-    state.write(_fact(node), {"boot": state.boot_id(), "off": view.now()}, durable=False)
+    _note(node, off=view.now(), owed=owed)
+
+
+def owed_on(config: Config) -> list[Node]:
+    """Whom a takeover has switched off, and nobody has switched on again yet; it may have been cut."""
+    return [node for node in config.nodes.values() if _known(node).get("owed")]
 
 
 def _known_off(node: Node) -> float:
     """When it was last known to be off, in this boot; minus infinity if it was not."""
     try:
-        fact = state.read(_fact(node)) or {}
-        return float(fact["off"]) if fact.get("boot") == state.boot_id() else float("-inf")
-    except (Failed, KeyError, TypeError, ValueError, AttributeError):
+        return float(str(_known(node)["off"]))
+    except (KeyError, TypeError, ValueError):
         return float("-inf")
+
+
+def _known(node: Node) -> dict[str, object]:
+    """What is known of it in this boot."""
+    try:
+        fact = state.read(_fact(node))
+    except Failed:
+        return {}
+    return fact if isinstance(fact, dict) and fact.get("boot") == state.boot_id() else {}
+
+
+def _note(node: Node, **what: object) -> None:
+    state.write(_fact(node), {"boot": state.boot_id(), **what}, durable=False)
 
 
 def _fact(node: Node) -> str:
@@ -84,6 +103,7 @@ def on(config: Config, node: Node) -> None:
     if said.code != ON:
         how = "it is off" if said.code == OFF else said.why()
         raise Failed(f"{node.name} is not known to be on: the agent said done, and its status says {how}")
+    _note(node)
 
 
 def status(config: Config, node: Node) -> str:

@@ -33,5 +33,5 @@ def forgotten(
     if not long or not unheld(rules, me, peers, name, now):
         return False
     ignorant = [peer.name for peer in peers if peer.claim(name).epoch < epoch or peer.standby == PERSON]
-    able = [peer.name for peer in peers if peer.name not in ignorant and not peer.standby]
+    able = [peer.name for peer in peers if peer.fresh(rules, now) and peer.name not in ignorant and not peer.standby]
     return holder in ignorant and not any(quorum.precedes(rules, name, other, me.name) for other in able)

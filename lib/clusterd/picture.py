@@ -161,7 +161,8 @@ class Peer(NamedTuple):
     counted: bool = True
     """It counts when it is asked who has the majority."""
     missing: bool = False
-    """Never heard in this boot, and the others, more than half of all, have waited long enough for it."""
+    """Never heard in this boot, and the others, more than half of all, have waited long enough for it; or the last of
+    them that is left."""
 
     def last(self) -> float | None:
         """When it was last heard on any path."""
@@ -252,10 +253,15 @@ def _since(began: float | None, lasts: bool, now: float) -> float | None:
 
 
 def unheld(rules: Rules, me: Me, peers: tuple[Peer, ...], name: str, now: float) -> bool:
-    """Whether nobody claims the group, every peer being heard."""
-    if me.groups[name].held:
+    """Whether nobody claims the group, every peer being heard; but for those that count no more, while a reference host
+    answers. One of them that had it with the latest epoch is dead, which is another rule's.
+    """
+    silent = [peer for peer in peers if not peer.fresh(rules, now)]
+    if me.groups[name].held or any(peer.counted or not me.reach for peer in silent):
         return False
-    return all(not wanted(peer.claim(name)) and peer.fresh(rules, now) for peer in peers)
+    epoch, _ = latest(me, peers, name)
+    had_it = any(peer.claim(name).held and peer.claim(name).epoch == epoch for peer in silent)
+    return not had_it and not any(wanted(peer.claim(name)) for peer in peers if peer not in silent)
 
 
 def wanted(claim: Claim) -> bool:

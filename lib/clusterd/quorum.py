@@ -39,7 +39,9 @@ def _count(rules: Rules, me: Me, peer: Peer, peers: tuple[Peer, ...], now: float
     alone = rules.start_alone != "never" and bool(me.reach)
     short = silence is None and me.clean
     long = waited >= (rules.dead_after if short else max(rules.dead_after, rules.wait_for_peer))
-    return peer._replace(counted=peer.counted and not (alone and long))
+    counted = peer.counted and not (alone and long)
+    survivor = silence is None and not counted and any(other.last() is not None for other in peers)
+    return peer._replace(counted=counted, missing=peer.missing or survivor)
 
 
 def balance(rules: Rules, peers: tuple[Peer, ...], now: float) -> int:

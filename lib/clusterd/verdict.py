@@ -241,7 +241,8 @@ def _resume(rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], 
         long = all(peer.mutual_since is not None and now - peer.mutual_since >= rules.dead_after for peer in peers)
         return [Resume(name, "heard again, and nobody took it")] if long and not own.answered else []
     rumour = any(_rumoured(rules, name, peer, now) >= own.epoch for peer in peers)
-    if quorum.gone(rules, me, peers, now) and long_unanswered(own, now) and not rumour:
+    unknown = bool(me.reach) and all(peer.last() is None for peer in peers)  # it has started alone, or by hand
+    if (unknown or quorum.gone(rules, me, peers, now)) and long_unanswered(own, now) and not rumour:
         return [Acquire(name, latest(me, peers, name)[0] + 1, "nobody else answers for it")]
     return []
 
@@ -286,6 +287,8 @@ def _may_start_alone(rules: Rules, me: Me, own: Own, holder: str, peers: tuple[P
     sure = holder in ("", me.name)
     if rules.start_alone != "never" and own.home == me.name and sure:
         return True
+    if now - me.started < wait + UNHELD:
+        return False  # its home node, back as well at this very moment, comes first
     # A word that may be old is no proof that a peer is there, nor that it is not.
     rumour = any(peer.rumoured is not None and now - peer.rumoured < wait for peer in peers)
     return rules.start_alone == "any" and not rumour

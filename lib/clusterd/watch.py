@@ -200,7 +200,7 @@ class Watch:
     def _me(self, now: float) -> Me:
         sure = now >= self.unsure_until
         groups = self.estate.owns(self.crew, now)
-        me, peers = Me(self.name, groups), tuple(self.peers.peers.values())
+        me, peers = Me(self.name, groups, reach=self.census.reached(now)), tuple(self.peers.peers.values())
         for name, own in groups.items():
             nobodys = not own.busy and picture.unheld(self.rules, me, peers, name, now)
             since = self.estate.unheld(name, nobodys, now)
@@ -210,7 +210,7 @@ class Watch:
             name=self.name,
             groups=groups,
             standby=self.estate.standby,
-            reach=self.census.reached(now),
+            reach=me.reach,
             unreached_since=self.census.unreached_since(now),
             started=self.started,
             clean=self.clean,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clusterd import quorum
 from clusterd.actions import Acquire, LetGo, Resume, Suspend
 from clusterd.model import ALL_PATHS
-from clusterd.picture import PROGRAM, UNHELD, Claim, Me, Own, Peer, Rules
+from clusterd.picture import PERSON, PROGRAM, UNHELD, Claim, Me, Own, Peer, Rules
 from clusterd.verdict import decide
 
 NOW = 1000.0
@@ -266,6 +266,42 @@ def test_coming_back_it_waits_for_the_silence_of_who_is_not_there() -> None:
     assert actions(back, sees("serv2", "serv1"), gone) == [Acquire("serv1", 6, "nobody else answers for it")]
     assert actions(back, sees("serv2", "serv1", "serv3"), gone) == []
     assert actions(back, sees("serv2"), peer("serv3")) == [Resume("serv1", "heard again, and nobody took it")]
+
+
+NEVER: dict[str, Any] = {"ago": None, "groups": {}, "reach": None, "hears_me": False, "hears": ()}
+
+
+def test_the_last_one_left_carries_on_although_one_was_never_heard() -> None:
+    """Else what it held, and let go of as the smaller part, would be nobody's for ever."""
+    groups = {name: own(name, **LONG_SILENT) for name in NODES} | {"serv1": held("serv1", up=False, **LONG_SILENT)}
+    peers = dead("serv2", ago=60), peer("serv3", **NEVER)
+    early = Me("serv1", groups, reach=2, started=NOW - RULES.wait_for_peer + 1)
+    assert actions(early, *peers) == []
+    late = early._replace(started=NOW - RULES.wait_for_peer - 1)
+    assert [action.group for action in actions(late, *peers)] == ["serv1", "serv2", "serv3"]
+    assert actions(late, *peers, rules=RULES._replace(start_alone="never")) == []
+
+
+def test_who_counts_no_more_is_missing_for_a_new_loop_as_well() -> None:
+    """The view has kept that it does not count; the one that was heard dies just then."""
+    groups = {name: own(name, **LONG_SILENT) for name in NODES}
+    who = Me("serv1", groups, reach=2, started=NOW - 5)
+    taken = actions(who, dead("serv2"), peer("serv3", counted=False, **NEVER))
+    assert "serv2" in [action.group for action in taken]
+
+
+def test_what_nobody_holds_is_taken_although_one_is_off_for_long() -> None:
+    """serv2 had serv2 last, and a person has put it in standby; serv3 is away for repair."""
+    claims = {name: Claim(5, name, name == "serv3") for name in NODES}
+    other = sees("serv2", "serv1", standby=PERSON, groups={"serv2": Claim(5, "serv2")})
+    since = {"unheld_since": NOW - 2 * UNHELD}
+    who = me(serv2={**LONG_SILENT, **since}, serv3={"holder": "serv1", "held": True, "up": True, "epoch": 6})
+    for gone in (dead("serv3", ago=50, counted=False, groups=claims), peer("serv3", **{**NEVER, "counted": False})):
+        taken = actions(who, other, gone)
+        assert taken == [Acquire("serv2", 6, "serv2 had it last, and does not take it again")]
+    assert actions(who, other, dead("serv3", ago=1, groups=claims)) == []
+    had_it = {**claims, "serv2": Claim(5, "serv3", True)}
+    assert actions(who, other, dead("serv3", ago=1, groups=had_it)) == []
 
 
 # --- a pair has no majority ---

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -585,6 +586,40 @@ def test_a_standby_that_is_set_while_the_agent_is_at_work_counts(site: Site, act
     assert "this node is in standby" in done.stderr
     assert not site.up("serv2") and not ownership.holds("serv2")
     assert ("fence on serv2" in site.journal()) == (action == "reboot")
+
+
+@pytest.mark.parametrize("action", ["off", "reboot"])
+def test_who_was_fenced_for_a_takeover_that_was_cut_gets_its_power_with_the_next_one(site: Site, action: str) -> None:
+    _fencing(site, action=action)
+    site.see(heard=False)
+    starting = site.root / "starting"
+    hook = site.break_("before-start-web", f"touch {starting}; while [ -e {starting} ]; do sleep 0.05; done")
+    process = site.start("takeover", "--on-go", "serv2")
+    assert process.stdin is not None
+    process.stdin.write(ORDER)
+    process.stdin.flush()
+    wait(starting.exists)
+    process.kill()
+    process.wait(10)
+    hook.unlink()
+    starting.unlink()
+    assert "fence on serv2" not in site.journal()
+    assert site.run("takeover", "--resume", "serv2").returncode == 0
+    assert ("fence on serv2" in site.journal()) == (action == "reboot")
+    assert site.run("takeover", "--resume", "serv2").returncode == 0
+    assert site.journal().count("fence on serv2") == (action == "reboot")
+
+
+def test_who_was_fenced_in_vain_gets_its_power_back_whatever_the_error(site: Site) -> None:
+    """A full disk is none of our own errors."""
+    _fencing(site, off=f"mkdir -p {paths.GROUPS}; mount -t tmpfs -o nr_inodes=1 full {paths.GROUPS}; exit 0", action="reboot")
+    site.see(heard=False)
+    try:
+        done = site.run("takeover", "--on-go", "serv2", stdin=ORDER)
+    finally:
+        subprocess.run(["umount", paths.GROUPS], check=True)
+    assert (done.returncode, "No space left on device" in done.stderr) == (1, True)
+    assert "fence on serv2" in site.journal()
 
 
 def test_an_order_that_is_gone_ends_the_agent_and_takes_nothing(site: Site) -> None:

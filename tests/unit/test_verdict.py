@@ -581,6 +581,19 @@ def test_alone_it_is_acquired_anew_after_a_long_silence() -> None:
     assert actions(RULES, waited, gone) == [Acquire("serv1", 6, "nobody else answers for it")]
 
 
+def test_what_it_has_started_alone_it_puts_up_again_after_a_cut() -> None:
+    """Of a peer that was never heard nothing can be told; nor could it before."""
+    cut = me({"serv1": held("serv1", up=False, **SILENT)})
+    assert actions(RULES, cut, UNHEARD) == []
+    waited = me({"serv1": held("serv1", up=False, **LONG_SILENT)})
+    assert actions(RULES, waited, UNHEARD) == [Acquire("serv1", 6, "nobody else answers for it")]
+    assert actions(RULES, waited._replace(reach=0), UNHEARD) == []
+    answering = me({"serv1": held("serv1", up=False, answered=True, **LONG_SILENT)})
+    assert actions(RULES, answering, UNHEARD) == []
+    rumour = UNHEARD._replace(rumoured=NOW - 0.05, rumours={"serv1": Claim(5, "serv2", True)})
+    assert actions(RULES, waited, rumour) == []
+
+
 def test_a_restart_within_the_lease_moves_nothing() -> None:
     assert actions(RULES, me(started=NOW - 0.1), peer("serv2", ago=None)) == []
 
@@ -602,7 +615,10 @@ UNHEARD = peer(ago=None, groups={}, reach=None, hears_me=False)
 def test_alone_after_boot(start_alone: str, taken: list[str], clean: bool, wait: float) -> None:
     rules = RULES._replace(start_alone=start_alone)
     assert actions(rules, booted(wait - 0.01, clean=clean), UNHEARD) == []
-    assert [action.group for action in actions(rules, booted(wait + 0.01, clean=clean), UNHEARD)] == taken
+    at_once = [action.group for action in actions(rules, booted(wait + 0.01, clean=clean), UNHEARD)]
+    assert at_once == taken[:1], "another node, back as well, has three seconds for its own"
+    late = booted(wait + UNHELD + 0.01, clean=clean)
+    assert [action.group for action in actions(rules, late, UNHEARD)] == taken
 
 
 @pytest.mark.parametrize(("taking", "starts"), [(5, True), (6, False)])

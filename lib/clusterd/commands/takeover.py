@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from clusterd import acquire, cli, config, evidence, log, ownership, run, urgency
-from clusterd.errors import FAILED, OK, CannotTell, ClusterdError, NotPermitted, Usage
+from clusterd.errors import FAILED, OK, CannotTell, NotPermitted, Usage
 from clusterd.lock import Lock
 from clusterd.model import Config, Group
 
@@ -81,18 +81,28 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
     fenced: tuple[str, ...] = ()
     if not options.resume and options.handed_over is None and epoch != record.epoch:
         fenced = evidence.fence_silent(settings, group, told.unheard if told else None)
-    ordered = told is not None and options.handed_over is None
     try:
         if fenced:
             evidence.check_standby()  # fencing takes its time: a person may have set it meanwhile
+        ordered = told is not None and options.handed_over is None
         if evidence.granted(settings, group, epoch, ordered=ordered, by_hand=by_hand):
             epoch, why = _epoch(settings, group, options, told)
-        if options.handed_over is not None:
-            ownership.leave_standby(person=False)
-        acquire.take(settings, group, epoch, pinned=options.pinned, by_hand=by_hand)
-    except ClusterdError:
-        evidence.switch_on(settings, fenced)
-        raise
+        taken = _take(settings, group, epoch, options)
+        fresh_start = group.home == settings.me().name and record.holder in ("", group.home)
+        news = not (options.resume or fresh_start) and options.handed_over is None
+        acquire.tell(settings, taken, why, news=news)
+    finally:  # however it ends, who was switched off for it gets its power back, if that is wanted
+        evidence.switch_on(settings)
+    _answer(taken, why)
+    return FAILED if taken.failed and by_hand else OK
+
+
+def _take(settings: Config, group: Group, epoch: int, options: argparse.Namespace) -> acquire.Taken:
+    """Addresses up, then the services."""
+    if options.handed_over is not None:
+        ownership.leave_standby(person=False)
+    by_hand = not (options.on_go or options.resume)
+    acquire.take(settings, group, epoch, pinned=options.pinned, by_hand=by_hand)
     print(f"{group.name}: answering", flush=True)
     log.event("address-up", f"{group.name}: answering", group=group.name, epoch=epoch)
     urgency.no_hurry()  # the watchdog has it begin with a better nice value
@@ -104,12 +114,7 @@ def _takeover(settings: Config, group: Group, options: argparse.Namespace, told:
         handover.let_go(settings, group)
         raise
     log.event("takeover-served", f"{group.name}: services started", group=group.name, epoch=epoch)
-    fresh_start = group.home == settings.me().name and record.holder in ("", group.home)
-    news = not (options.resume or fresh_start) and options.handed_over is None
-    acquire.tell(settings, taken, why, news=news)
-    evidence.switch_on(settings, fenced)
-    _answer(taken, why)
-    return FAILED if taken.failed and by_hand else OK
+    return taken
 
 
 def _check_up(settings: Config, group: Group) -> None:
