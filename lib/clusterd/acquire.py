@@ -131,7 +131,14 @@ def _note_holder(service: model.Service, epoch: int) -> None:
 
 
 def _freshness(service: model.Service) -> str:
-    """How old the files of the service are on this node."""
+    """How old the files of the service are on this node; what cannot be told keeps nothing from starting."""
+    try:
+        return _age(service)
+    except (ClusterdError, OSError) as error:
+        return f"{service.name}: how old its files are is not known: {error}"
+
+
+def _age(service: model.Service) -> str:
     cut = passes.read(service.name).unfinished
     if cut and cut.served == passes.ROLLED_BACK:
         return f"{service.name}: the last pass was cut: rolled back to {rollback.shown(cut)}"

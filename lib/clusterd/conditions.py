@@ -72,12 +72,12 @@ def _group_conditions(
         home = next((peer for peer in peers if peer.name == own.home and peer.fresh(rules, now)), None)
         if rules.failback == "manual" and own.up and home and due(rules, me, own, home, now):
             return [Condition("failback-waiting", name, f"{home.name} is back and stable: {name} can go home")]
-        return []
+        return _not_served(me, name, own, peers)
     gone = [peer.name for peer in peers if dead(rules, me, peer, now)]
     if gone and own.failed.startswith(NOT_FENCED):
         return [Condition("fence-failed", gone[0], own.failed)]
     if own.answered and gone and not rules.fencing:
-        text = "its holder is not heard, but somebody still answers for the address: not taken over"
+        text = f"{', '.join(gone)} is not heard, but somebody still answers for {name}'s address: not taken over"
         return [Condition("takeover-held-back", name, text)]
     alone = all(peer.last() is None for peer in peers) and me.standby != PERSON
     if alone and not own.busy and now - me.started > max(rules.dead_after, rules.wait_for_peer) + UNHELD:
@@ -87,5 +87,17 @@ def _group_conditions(
     waited = own.unheld_since is not None and now - own.unheld_since > 2 * UNHELD
     if waited and not own.busy:
         epoch, holder = latest(me, peers, name)
-        return [Condition("contradiction", name, f"nobody holds it; {holder or 'nobody'} did last (epoch {epoch})")]
+        last = f"{holder} did last (epoch {epoch})" if holder else "nobody ever did"
+        return [Condition("contradiction", name, f"nobody holds {name}; {last}")]
     return []
+
+
+def _not_served(me: Me, name: str, own: Own, peers: tuple[Peer, ...]) -> list[Condition]:
+    """What is ours, and not up although this node is not cut off: it waits for a proof that it is nobody else's."""
+    if own.up or own.busy or me.unreached_since is not None:
+        return []
+    why = "somebody answers for it" if own.answered else "not every peer has said that it has not taken it"
+    names = ", ".join(peer.name for peer in peers if not peer.hears_me)
+    deaf = f" ({names}: does not hear this node)" if names else ""
+    failed = f"; the last try: {own.failed}" if own.failed else ""
+    return [Condition("not-served", name, f"{name} is held here, but its addresses are down: {why}{deaf}{failed}")]

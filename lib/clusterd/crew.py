@@ -11,7 +11,7 @@ import sys
 from typing import NamedTuple
 
 from clusterd import log, paths, run, state
-from clusterd.errors import Failed
+from clusterd.errors import FAILED, Failed
 from clusterd.picture import ACQUIRE, RESUME
 
 HURRY = ("nice", "-n", "-15")
@@ -46,6 +46,16 @@ class Again(NamedTuple):
     tries: int = 0
     due: float = float("inf")
     """When it is tried again; not while it runs."""
+
+
+class Unborn(subprocess.Popen[bytes]):
+    """A script that could not be started, for want of memory, or of processes: it has failed, like any other."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        self.stdin = None
+        self.pid = 0
+        self.returncode = FAILED
 
 
 class Crew:
@@ -124,11 +134,11 @@ class Crew:
         process = self.armed.pop(group, None)
         if process is None or process.poll() is not None:
             process = self._start("takeover", group, ["--on-go"], HURRY)
+        words = [f"epoch {epoch}", f"why {why}", f"unheard {' '.join(sorted(unheard))}", "go"]
         try:
-            assert process.stdin is not None
-            words = [f"epoch {epoch}", f"why {why}", f"unheard {' '.join(sorted(unheard))}", "go"]
-            process.stdin.write("".join(f"{line}\n" for line in words).encode())
-            process.stdin.flush()
+            if process.stdin is not None:
+                process.stdin.write("".join(f"{line}\n" for line in words).encode())
+                process.stdin.flush()
         except OSError as error:
             log.debug(f"takeover {group}: {error}")
         self.running[group] = ("takeover", process)
@@ -167,7 +177,7 @@ class Crew:
                 continue
             del self.running[group]
             _close(process)
-            said = _last_line(_output(program, group))
+            said = process.why if isinstance(process, Unborn) else _last_line(_output(program, group))
             if group in self.stopped:
                 self.stopped.discard(group)
                 ended.append(Ended(group, program, code, "", stopped=True))
@@ -213,16 +223,19 @@ class Crew:
     ) -> "subprocess.Popen[bytes]":
         argv = [*before, script(program), "--config", self.conf, *options, group]
         log.debug("start: " + " ".join(argv))
-        os.makedirs(paths.RUN, mode=0o755, exist_ok=True)
-        with open(_output(program, group), "wb") as output:
-            return subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=run.environment(),
-                start_new_session=True,
-            )
+        try:
+            os.makedirs(paths.RUN, mode=0o755, exist_ok=True)
+            with open(_output(program, group), "wb") as output:
+                return subprocess.Popen(
+                    argv,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    env=run.environment(),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            return Unborn(f"{program}: cannot be started: {error}")
 
 
 def _wait(failures: int) -> float:

@@ -122,13 +122,12 @@ class Etcd:
             NoAnswer: there is none.
         """
         from etcd3gw.exceptions import Etcd3Exception
-        from requests import RequestException
 
         why = []
         for client in list(self.clients):
             try:
                 return self._as_user(client, question)
-            except (Etcd3Exception, RequestException, ValueError, LookupError, TypeError) as error:
+            except (Etcd3Exception, OSError, ValueError, LookupError, TypeError) as error:  # requests' are OSErrors
                 text = _text(error)
                 if "lease not found" in text:
                     raise LeaseGone from None

@@ -165,6 +165,12 @@ NOTICES = {
         "Look at that node: it lives, and reaches etcd. Mend the paths between the nodes, or switch it off.",
         ("takeover-done",),
     ),
+    "not-served": Notice(
+        "alert",
+        "A group belongs to this node, and nobody serves it: its addresses are down here.",
+        "Look at every node: cluster status. If another node answers for it, let that one have it (takeover GROUP "
+        "there), or free the address. If no other node has it: takeover GROUP --resume here",
+    ),
     "waits-for-peer": Notice(
         "alert",
         "This node came up alone, and cannot know whether another one has this group, or newer files of it.",

@@ -87,7 +87,10 @@ class Steward:
             try:
                 wait = self.step()
             except Exception as error:  # noqa: BLE001 - whatever it was, the lease must go on; what lapses is let go of
-                log.event("arbiter-trouble", f"{type(error).__name__}: {error}", level="error")
+                why = f"{type(error).__name__}: {error}"[:500]
+                if why != self.grants.why:
+                    log.event("arbiter-trouble", why, level="error")
+                self._lost(why)
                 wait = AGAIN
             with self._change:
                 self._change.wait_for(lambda: self._news or self._closed, wait)

@@ -28,7 +28,14 @@ OVER = {
     "arbiter-lost": "the arbiter, etcd, answers {0} again, after {lasted}",
 }
 """What that notice says; a subject is a node, or a node and a path."""
-PATIENCE = {"path-down": 2.0, "not-ready": 10.0, "arbiter-lost": 1.0, "contradiction": 3.0, "takeover-held-back": 0.5}
+PATIENCE = {
+    "path-down": 2.0,
+    "not-ready": 10.0,
+    "arbiter-lost": 1.0,
+    "contradiction": 3.0,
+    "takeover-held-back": 0.5,
+    "not-served": 15.0,
+}
 """Seconds for which a condition must last before it is told."""
 STRANGERS_EVERY = 60.0
 TRY_EVERY = 5.0

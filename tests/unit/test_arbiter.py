@@ -1,5 +1,6 @@
 """The arbiter against a real etcd-server: the client, the steward, and what loop and scripts make of its grants."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import arbiter, etcd, model, network, state, steward, view
+from clusterd import arbiter, etcd, model, network, paths, state, steward, view
 from clusterd.arbiter import Grants, Want
 from clusterd.errors import CannotTell, ConfigError, Failed
 from clusterd.etcd import Claim, Etcd, LeaseGone, NoAnswer
@@ -169,6 +170,11 @@ def test_tls_with_certificates_on_both_sides(pair: Config, tmp_path: Path) -> No
                 break
             except NoAnswer:  # it has no leader yet
                 time.sleep(0.1)
+        os.rename(files["ca.pem"], f"{tls}/away")  # while it is renewed, say
+        with pytest.raises(NoAnswer, match=r"ca\.pem"):
+            ask.claims()
+        os.rename(f"{tls}/away", files["ca.pem"])
+        assert ask.claims() == {}
         os.chmod(files["client.key"], 0o640)
         with pytest.raises(ConfigError, match="found mode 0640"):
             Etcd(pair._replace(arbiter=about))
@@ -386,6 +392,25 @@ def test_the_thread_does_it_by_itself(make: Make) -> None:
         one.want({"serv1": Want(3, "")}, view.now())
         time.sleep(0.02)
     assert one.grants.until > view.now()
+
+
+def test_whatever_goes_wrong_it_is_lost_and_said_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a node that will not be granted anything more would pass for one that etcd answers."""
+    one = make()
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(one, "step", fails)
+    one.start()
+    end = view.now() + 20
+    while one.grants.lost_since is None:
+        assert view.now() < end
+        time.sleep(0.02)
+    time.sleep(3 * steward.AGAIN)
+    assert one.grants.why == "RuntimeError: a bug"
+    events = [json.loads(line)["event"] for line in Path(paths.EVENTS).read_text().splitlines()]
+    assert events.count("arbiter-trouble") == 1
 
 
 # --- what the loop makes of it -------------------------------------------------------------------------------------

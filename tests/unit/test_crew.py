@@ -1,5 +1,6 @@
 """The scripts that the watchdog starts: stand-ins on PATH that keep a journal of their words."""
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -82,6 +83,30 @@ def test_an_armed_one_that_has_died_is_replaced(box: "Box", crew: Crew) -> None:
     crew.takeover("serv2", 6, "serv2 is dead", set())
     assert reaped(crew)[0].code == 0
     assert journal(box)[-1] == "told go"
+
+
+def test_what_cannot_be_started_has_failed_and_is_tried_again(
+    box: "Box", crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory, or no process is left for this node: the loop goes on, and renews what it holds."""
+
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as tight:
+        tight.setattr("subprocess.Popen", full)
+        crew.arm("serv2")
+        crew.takeover("serv2", 6, "serv2 is dead", set())
+        crew.start("release", "serv1", "--to=serv2")
+        said = "cannot be started: [Errno 11] Resource temporarily unavailable"
+        assert crew.reap(100.0) == [
+            Ended("serv2", "takeover", 1, f"takeover: {said}"),
+            Ended("serv1", "release", 1, f"release: {said}"),
+        ]
+        crew.disarm()
+    assert crew.not_before("takeover", "serv2") == 100.0 + RETRY
+    crew.takeover("serv2", 6, "serv2 is dead", set())
+    assert reaped(crew) == [Ended("serv2", "takeover", 0, "")]
 
 
 def test_one_is_disarmed_or_all(box: "Box", crew: Crew) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterd import network, ownership, paths, view
-from unit.site import Site, wait, wait_gone
+from clusterd import network, ownership, passes, paths, view
+from unit.site import SERVICES, Site, wait, wait_gone
 from unit.site import made_site as made_site
 
 pytest_plugins = ["lan"]
@@ -588,6 +588,15 @@ def test_a_standby_that_is_set_while_the_agent_is_at_work_counts(site: Site, act
     assert ("fence on serv2" in site.journal()) == (action == "reboot")
 
 
+def test_a_damaged_record_of_passes_keeps_the_other_services_from_nothing(site: Site) -> None:
+    site.mirror("first")
+    Path(passes.path("first")).parent.mkdir(parents=True, exist_ok=True)
+    Path(passes.path("first")).write_text("{")
+    done = site.run("takeover", "serv1")
+    assert "first: not started: " in done.stderr and passes.path("first") in done.stderr
+    assert site.running() == set(SERVICES) - {"first"} and ownership.read("serv1").phase == "held"
+
+
 @pytest.mark.parametrize("action", ["off", "reboot"])
 def test_who_was_fenced_for_a_takeover_that_was_cut_gets_its_power_with_the_next_one(site: Site, action: str) -> None:
     _fencing(site, action=action)
@@ -612,7 +621,8 @@ def test_who_was_fenced_for_a_takeover_that_was_cut_gets_its_power_with_the_next
 
 def test_who_was_fenced_in_vain_gets_its_power_back_whatever_the_error(site: Site) -> None:
     """A full disk is none of our own errors."""
-    _fencing(site, off=f"mkdir -p {paths.GROUPS}; mount -t tmpfs -o nr_inodes=1 full {paths.GROUPS}; exit 0", action="reboot")
+    full = f"mkdir -p {paths.GROUPS}; mount -t tmpfs -o nr_inodes=1 full {paths.GROUPS}; exit 0"
+    _fencing(site, off=full, action="reboot")
     site.see(heard=False)
     try:
         done = site.run("takeover", "--on-go", "serv2", stdin=ORDER)

@@ -594,6 +594,25 @@ def test_what_it_has_started_alone_it_puts_up_again_after_a_cut() -> None:
     assert actions(RULES, waited, rumour) == []
 
 
+def test_what_is_held_and_not_up_is_told() -> None:
+    def text(who: Me, other: Peer) -> list[str]:
+        found = decide(RULES, who, (other,), NOW).conditions
+        return [each.text for each in found if each.name == "not-served"]
+
+    down = me({"serv1": held("serv1", up=False)})
+    deaf = peer("serv2", hears_me=False, mutual_since=None)
+    (said,) = text(down, deaf)
+    assert said == (
+        "serv1 is held here, but its addresses are down: not every peer has said that it has not taken it "
+        "(serv2: does not hear this node)"
+    )
+    (said,) = text(me({"serv1": held("serv1", up=False, answered=True, failed="no link")}), peer("serv2"))
+    assert said == "serv1 is held here, but its addresses are down: somebody answers for it; the last try: no link"
+    assert text(me(), deaf) == []
+    assert text(down._replace(unreached_since=NOW - 1, reach=0), deaf) == [], "isolated is told by itself"
+    assert text(me({"serv1": held("serv1", up=False, busy=True)}), deaf) == []
+
+
 def test_a_restart_within_the_lease_moves_nothing() -> None:
     assert actions(RULES, me(started=NOW - 0.1), peer("serv2", ago=None)) == []
 

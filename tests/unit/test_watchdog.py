@@ -1,5 +1,6 @@
 """watchdog: one instance, kept alive by a parent that does nothing else; real processes on a real network."""
 
+import errno
 import os
 import select
 import signal
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterd import lock, ownership, paths, state, view
+from clusterd import loadable, lock, ownership, paths, state, view
+from clusterd.commands import watchdog
 from unit.site import Peer, Site, wait, wait_gone
 from unit.site import made_peer as made_peer
 from unit.site import made_site as made_site
@@ -344,6 +346,30 @@ def test_a_loop_that_ends_again_and_again_is_restarted_slowly(site: Site, peer: 
     wait(view.read)
     process.terminate()
     process.wait(30)
+
+
+def test_a_fork_that_fails_is_tried_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is left for this node for a moment: the supervisor must outlive that."""
+    failures = iter([BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), KeyboardInterrupt()])
+    settings, keys = loadable.load(str(site.box.conf))
+    pipes = len(os.listdir("/proc/self/fd"))
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)]
+
+    def fork() -> int:
+        raise next(failures)
+
+    with monkeypatch.context() as tight:
+        tight.setattr(os, "fork", fork)
+        tight.setattr(watchdog, "PAUSE", 0.01)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                watchdog._supervise(settings, keys, clean=False)
+        finally:
+            os.close(signal.set_wakeup_fd(-1))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, watchdog.ASKED)
+            for number, handler in zip((signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD), before, strict=True):
+                signal.signal(number, handler)
+    assert len(os.listdir("/proc/self/fd")) <= pipes + 3, "what the second try had opened"
 
 
 def test_a_nic_that_is_not_there_is_told_and_the_other_networks_go_on(site: Site, peer: Peer) -> None:

@@ -103,7 +103,17 @@ def _supervise(settings: Config, keys: keyfile.Keys, clean: bool) -> bool:
         began = time.monotonic()
         words, mouth = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # until it is known to whom they go
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError as error:  # for want of memory, or of processes: what is held lapses unless that is over soon
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+            os.close(words)
+            os.close(mouth)
+            ended = ended or f"cannot be started: {error.strerror}"
+            time.sleep(PAUSE)
+            if ending.asked:
+                return ending.again
+            continue
         if child == 0:
             _forget_signals()
             _loop(settings, keys, clean, mouth)
