@@ -250,7 +250,8 @@ NOTICES = {
     "clock-unset": Notice(
         "warning",
         "The clock could not be set: no trusted server answered, or most of them disagree.",
-        "Look at [timesync] servers and at the firewall (UDP 123). Meanwhile, if none answers, all nodes follow the "
+        "Look at [timesync] servers (where chronyd runs: chronyc activity; offline means that this node has no way to "
+        "them) and at the firewall (UDP 123). Meanwhile, if none answers, all nodes follow the "
         "clock of the first one in cluster.conf; if they contradict each other, nothing is set.",
     ),
 }
