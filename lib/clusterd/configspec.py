@@ -221,9 +221,10 @@ command = words(default=list())
 """cluster.conf"""
 
 NODE = """
-# Who brings the main and the redundant NIC up. iproute2: clusterd itself. ifupdown: the distribution's own ifup
-# and ifdown, with the MAC in their files.
-# ! ifupdown on a node whose NICs are managed by something else: ifup does not know them, and the takeover fails.
+# Who brings the main and the redundant NIC up. iproute2: clusterd itself. ifupdown: Debian's own ifup and
+# ifdown, with the MAC in their file.
+# ! ifupdown on a node whose NICs are managed by something else (Red Hat 9 and later: NetworkManager): ifup does not
+# know them, and the takeover fails.
 driver = one_of(iproute2, ifupdown, default=iproute2)
 
 # The LAN, where the clients are.
