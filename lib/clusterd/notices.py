@@ -199,8 +199,9 @@ NOTICES = {
     "strangers": Notice(
         "warning",
         "Datagrams arrive on the heartbeat port that are not from this cluster's nodes, or are replayed.",
-        "Another cluster with the same port, a node with another key, or somebody trying: see the addresses. "
-        "The firewall should let only the nodes in.",
+        "Another cluster with the same port, a node with another key, or somebody trying. Where they come from: "
+        "tcpdump -ni any udp port 694 (or what [heartbeat] port says in cluster.conf). The firewall should "
+        "let only the nodes in.",
     ),
     "config-differs": Notice(
         "warning",
