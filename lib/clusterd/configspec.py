@@ -264,8 +264,8 @@ interface = nic
 address = address
 
 [redundant]
-# The spare NIC on the LAN, down until it takes the peer's MAC and addresses. Needed with method = redundant_nic,
-# else left alone.
+# The spare NIC on the LAN: up and silent, with a MAC address that is no group's, until it takes the peer's MAC and
+# addresses. Needed with method = redundant_nic, else left alone.
 # ! Plugged into another LAN than the main NIC: after a takeover no client reaches the group.
 interface = nic(default=None)
 
