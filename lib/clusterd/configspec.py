@@ -221,9 +221,10 @@ command = words(default=list())
 """cluster.conf"""
 
 NODE = """
-# Who brings the main and the redundant NIC up. iproute2: clusterd itself. ifupdown: the distribution's own ifup
-# and ifdown, with the MAC in their files.
-# ! ifupdown on a node whose NICs are managed by something else: ifup does not know them, and the takeover fails.
+# Who brings the main and the redundant NIC up. iproute2: clusterd itself. ifupdown: Debian's own ifup and
+# ifdown, with the MAC in their file.
+# ! ifupdown on a node whose NICs are managed by something else (Red Hat 9 and later: NetworkManager): ifup does not
+# know them, and the takeover fails.
 driver = one_of(iproute2, ifupdown, default=iproute2)
 
 # The LAN, where the clients are.
@@ -263,8 +264,8 @@ interface = nic
 address = address
 
 [redundant]
-# The spare NIC on the LAN, down until it takes the peer's MAC and addresses. Needed with method = redundant_nic,
-# else left alone.
+# The spare NIC on the LAN: up and silent, with a MAC address that is no group's, until it takes the peer's MAC and
+# addresses. Needed with method = redundant_nic, else left alone.
 # ! Plugged into another LAN than the main NIC: after a takeover no client reaches the group.
 interface = nic(default=None)
 

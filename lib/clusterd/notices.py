@@ -205,8 +205,9 @@ NOTICES = {
     "strangers": Notice(
         "warning",
         "Datagrams arrive on the heartbeat port that are not from this cluster's nodes, or are replayed.",
-        "Another cluster with the same port, a node with another key, or somebody trying: see the addresses. "
-        "The firewall should let only the nodes in.",
+        "Another cluster with the same port, a node with another key, or somebody trying. Where they come from: "
+        "tcpdump -ni any udp port 694 (or what [heartbeat] port says in cluster.conf). The firewall should "
+        "let only the nodes in.",
     ),
     "config-differs": Notice(
         "warning",
@@ -256,7 +257,8 @@ NOTICES = {
     "clock-unset": Notice(
         "warning",
         "The clock could not be set: no trusted server answered, or most of them disagree.",
-        "Look at [timesync] servers and at the firewall (UDP 123). Meanwhile, if none answers, all nodes follow the "
+        "Look at [timesync] servers (where chronyd runs: chronyc activity; offline means that this node has no way to "
+        "them) and at the firewall (UDP 123). Meanwhile, if none answers, all nodes follow the "
         "clock of the first one in cluster.conf; if they contradict each other, nothing is set.",
     ),
 }

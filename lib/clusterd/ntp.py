@@ -18,6 +18,8 @@ WAIT = 2
 """Seconds for the answer of one address of a server."""
 LIMIT = 20.0
 """Seconds for a server with all its addresses, the look-up of its name included."""
+AWAKE = 15.0
+"""Seconds for the sources of a chronyd that has just begun to ask them again: the first answers, and its choice."""
 
 
 class Daemon(NamedTuple):
@@ -44,8 +46,47 @@ def chronyd() -> Daemon | None:
         raise Failed(f"chronyc tracking: not understood: {result.stdout.strip()!r}") from None
 
 
-def ask_chronyd(daemon: Daemon) -> tuple[list[Sample], list[str]]:
-    """What the sources of the running chronyd say, and those that are silent."""
+def ask_chronyd(daemon: Daemon) -> tuple[Daemon, list[Sample], list[str]]:
+    """What the sources of the running chronyd say, and those that are silent; and what it says of itself by then.
+
+    If none answers and chronyd does not even ask all of them, it is told to ask those to which there is a way, and they
+    are looked at once more. It stops asking when it is told so (``chronyc onoffline``, by NetworkManager's and other
+    hooks) while there is no route to the LAN; of a route that clusterd sets later no hook knows.
+
+    Raises:
+        Failed: what it says cannot be read.
+    """
+    samples, silent = _sources(daemon)
+    if samples or not _activity().offline:
+        return daemon, samples, silent
+    run.run(("chronyc", "onoffline"), timeout=LIMIT)
+    end_at = time.monotonic() + AWAKE
+    while not run.dry_run and _activity().online and time.monotonic() < end_at:
+        time.sleep(0.25)
+        daemon = chronyd() or daemon
+        samples, silent = _sources(daemon)
+        if len(samples) > len(silent) and daemon.synchronised:
+            break
+    return daemon, samples, silent
+
+
+class _Activity(NamedTuple):
+    """How many sources chronyd asks, and how many it does not."""
+
+    online: int
+    offline: int
+
+
+def _activity() -> _Activity:
+    said = run.check(("chronyc", "-c", "activity"), timeout=LIMIT, changes=False)
+    try:
+        online, offline, burst, burst_offline = map(int, said.strip().split(",")[:4])
+    except ValueError:
+        raise Failed(f"chronyc activity: not understood: {said.strip()!r}") from None
+    return _Activity(online + burst, offline + burst_offline)
+
+
+def _sources(daemon: Daemon) -> tuple[list[Sample], list[str]]:
     samples, silent = [], []
     for line in run.check(("chronyc", "-c", "-N", "sources"), timeout=LIMIT, changes=False).splitlines():
         fields = line.split(",")

@@ -6,12 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from clusterd import config, manpage, parcel
+from clusterd.lock import Lock
+
+if TYPE_CHECKING:
+    from unit.conftest import Box
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir())
@@ -271,6 +276,121 @@ def test_the_installed_program_runs_on_another_machine(dest: Path, mounted: list
     assert not (other / "lib/clusterd.new").exists()
     assert not (other / "lib/clusterd.old").exists()
     assert (other / "share/man/man8/cluster.8").exists()
+
+
+WATCHDOG = """\
+import sys, time
+from clusterd import lock
+from clusterd.commands import watchdog
+
+def supervise(settings, keys, clean):
+    ending = watchdog._Ending(settings)
+    print("ready", flush=True)
+    end_at = time.monotonic() + 15
+    while not ending.wished:
+        assert time.monotonic() < end_at
+        time.sleep(0.01)
+    print("starts again", flush=True)
+    return False
+
+class Loadable:
+    @staticmethod
+    def load(folder):
+        print("starts", flush=True)
+        time.sleep({pause})
+        raise SystemExit(supervise(None, None, None))
+
+import clusterd
+clusterd.loadable = sys.modules["clusterd.loadable"] = Loadable
+sys.exit(watchdog.main([]))
+"""
+"""The real watchdog up to the configuration, which takes its time, and then only what it does with signals."""
+
+
+@pytest.fixture
+def install_host(tmp_path: Path) -> Callable[[], str]:
+    """Run it as on a node, with folders of its own; returns what it says."""
+    root = tmp_path / "host"
+    for name in ("etc", "work"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/cluster.d").mkdir()
+    (root / "etc/cluster.d/cluster.conf").write_text("name = mine\n")
+    os.utime(root / "etc/cluster.d/cluster.conf", (1, 1))
+    (tmp_path / "share/clusterd/cron.d").mkdir(parents=True)
+    for name in ("cron.d/clusterd", "logrotate"):
+        source = ROOT / ("conf/logrotate" if name == "logrotate" else name)
+        shutil.copy(source, tmp_path / "share/clusterd" / name)
+    own = (
+        "mount -t tmpfs none /var/lib && mount -t tmpfs none /var/log && "
+        f"mount -t overlay none -o lowerdir=/etc,upperdir={root}/etc,workdir={root}/work /etc && "
+        'mkdir -p "$CLUSTERD_RUN" && echo "{}" >"$CLUSTERD_RUN/view.json" && exec "$@"'
+    )
+
+    def run() -> str:
+        argv = ["unshare", "--mount", "sh", "-c", own, "sh", f"{ROOT}/tools/install-host", str(tmp_path)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start a program in Python; it is gone in the end."""
+    started = []
+
+    def start(code: str) -> "subprocess.Popen[str]":
+        started.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+Program = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.mark.parametrize("pause", [0, 1])
+def test_a_running_watchdog_starts_again_as_a_whole(
+    box: "Box", install_host: Callable[[], str], program: Program, tmp_path: Path, pause: int
+) -> None:
+    """Not its loop alone, which could have imported a part of the old program. One that is just starting is left to
+    it: SIGHUP would end it.
+    """
+    watchdog = program(WATCHDOG.format(pause=pause))
+    assert line(watchdog) == "starts"
+    if not pause:
+        assert line(watchdog) == "ready"
+    assert install_host() == ""
+    assert [line(watchdog) for _ in range(1 + bool(pause))][-1] == "starts again"
+    assert watchdog.wait(30) == 0
+    assert (tmp_path / "host/etc/cluster.d/cluster.conf").stat().st_mtime == 1
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_no_other_process_gets_the_watchdogs_signal(
+    box: "Box", install_host: Callable[[], str], program: Program, held: bool
+) -> None:
+    """The file of a watchdog that was killed: its process id is another's by now. With the lock held: by its loop."""
+    other = program("print('runs', flush=True); import time; time.sleep(60)")
+    assert line(other) == "runs"
+    with Lock("watchdog") as lock:
+        Path(lock.path).write_text(f"{other.pid}\n")
+        if held:
+            assert "kill -HUP" in install_host()
+    if not held:
+        assert install_host() == ""
+        Path(lock.path).write_text("")
+        assert install_host() == ""
+    assert other.poll() is None
 
 
 def test_a_python_that_is_the_same_is_accepted() -> None:

@@ -503,6 +503,13 @@ def test_every_notice_ends_only_known_ones_and_has_a_known_level() -> None:
         assert notice.summary.endswith("."), name
 
 
+def test_the_notice_of_strangers_says_how_to_see_them(pair: Config) -> None:
+    """The counters that it tells of have no addresses."""
+    command = f"tcpdump -ni any udp port {pair.heartbeat.port}"
+    assert command in NOTICES["strangers"].todo
+    assert command in (ROOT / "docs" / "runbook.md").read_text()
+
+
 def test_every_notice_that_the_program_tells_is_in_the_table() -> None:
     said = set()
     for path in (ROOT / "lib").rglob("*.py"):

@@ -318,6 +318,62 @@ def test_chronyd_keeps_the_clock(node: Node, lan: Lan) -> None:
         lan.stop("client")
 
 
+def told_not_to_ask(lan: Lan, count: int) -> None:
+    """As by a hook of NetworkManager's while there is no way to the LAN; a burst that is under way ends first."""
+    lan.chronyc("offline")
+    deadline = time.monotonic() + 30
+    while not lan.chronyc("-c", "activity").startswith(f"0,{count},0,0,"):
+        assert time.monotonic() < deadline, lan.chronyc("-c", "activity")
+        time.sleep(0.1)
+
+
+def test_a_chronyd_that_was_told_not_to_ask_asks_again(node: Node, lan: Lan) -> None:
+    lan.client(*TRUE)
+    try:
+        lan.settled(3)
+        told_not_to_ask(lan, 3)
+        found = node.answer()
+        assert "good" in verdicts(found).values() and found["action"] == "chronyd"
+        assert lan.chronyc("-c", "activity").split(",")[1] == "0"
+        assert [event["event"] for event in node.events()] == []
+    finally:
+        lan.stop("client")
+
+
+def test_without_a_way_to_its_sources_chronyd_goes_on_not_asking(node: Node, lan: Lan) -> None:
+    node.servers(*TRUE)
+    lan.client("192.0.2.1")
+    try:
+        told_not_to_ask(lan, 1)
+        began = time.monotonic()
+        assert "none of chronyd's sources answers" in node.answer(code=3)["text"]
+        assert time.monotonic() - began < ntp.AWAKE / 2
+        assert lan.chronyc("-c", "activity").startswith("0,1,")
+    finally:
+        lan.stop("client")
+
+
+@pytest.mark.parametrize(
+    ("activity", "wanted"), [("0,3,0,0,0", ["chronyc onoffline"]), ("3,0,0,0,0", []), ("0,0,0,0,1", [])]
+)
+def test_chronyd_is_told_to_ask_only_if_it_does_not(node: Node, activity: str, wanted: list[str]) -> None:
+    """And never in a dry run, nor when one of its sources has answered."""
+    silent = f"""case "$*" in
+*tracking) echo "00000000,,0,0.0,0,0,0,0,0,0,0,0,0,Not synchronised" ;;
+*sources) echo "^,?,10.9.0.9,0,6,0,4294967295,0.0,0.0,0.0" ;;
+*activity) echo {activity} ;;
+*) echo "chronyc $*" >> {node.calls_file} ;;
+esac"""
+    node.box.program("chronyc", silent)
+    assert node.timesync("--dry-run").stdout.splitlines() == [f"would run: {call}" for call in wanted]
+    assert node.calls() == []
+    node.answer()
+    assert node.calls() == wanted
+    node.box.program("chronyc", silent.replace(",6,0,4294967295", ",6,377,0"))
+    node.answer(code=3)
+    assert node.calls() == wanted
+
+
 def chronyc(node: Node, *, correction: float, leap: str = "Normal", ahead: float = 0.0) -> None:
     """A chronyd that has still so much to correct."""
     node.box.program(
@@ -356,6 +412,7 @@ def test_chronyd_whose_sources_are_silent(node: Node, servers: tuple[str, ...]) 
         """case "$*" in
 *tracking) echo "00000000,,0,0.0,0,0,0,0,0,0,0,0,0,Not synchronised" ;;
 *sources) echo "^,?,10.9.0.9,0,6,0,4294967295,0.0,0.0,0.0" ;;
+*activity) echo 1,0,0,0,0 ;;
 esac""",
     )
     found = node.answer(code=3 if servers else 0)
@@ -370,6 +427,9 @@ def test_a_chronyc_that_speaks_otherwise(node: Node) -> None:
     with pytest.raises(Failed, match="not understood"):
         ntp.chronyd()
     with pytest.raises(Failed, match="not understood"):
+        ntp.ask_chronyd(ntp.Daemon(True, 0.0))
+    node.box.program("chronyc", 'case "$*" in *activity) echo hello;; esac')
+    with pytest.raises(Failed, match="chronyc activity: not understood"):
         ntp.ask_chronyd(ntp.Daemon(True, 0.0))
 
 

@@ -65,7 +65,10 @@ def timesync(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     with Lock("timesync"):
         daemon = ntp.chronyd()
-        samples, silent = ntp.ask_chronyd(daemon) if daemon else ntp.ask(settings.timesync.servers)
+        if daemon:
+            daemon, samples, silent = ntp.ask_chronyd(daemon)
+        else:
+            samples, silent = ntp.ask(settings.timesync.servers)
         agreement = clock.agree(samples, len(samples) + len(silent))
         outcome = _correct(settings, agreement, daemon) if samples else _follow(settings, daemon)
         hardware = ntp.to_hardware() if outcome.how != "none" else ""
