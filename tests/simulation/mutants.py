@@ -128,6 +128,18 @@ def _resume_only_what_is_down(rules: Rules, me: Me, name: str, own: Own, *rest: 
     return [] if own.up else _RESUME(rules, me, name, own, *rest)
 
 
+def _resume_only_beside_who_was_heard(
+    rules: Rules, me: Me, name: str, own: Own, peers: tuple[Peer, ...], now: float
+) -> list[Any]:
+    unknown = not own.up and all(peer.last() is None for peer in peers)
+    return [] if unknown else _RESUME(rules, me, name, own, peers, now)
+
+
+def _missing_for_a_majority_only(rules: Rules, me: Me, peer: Peer, peers: tuple[Peer, ...], now: float) -> Peer:
+    found = _COUNT(rules, me, peer, peers, now)
+    return found if quorum.balance(rules, peers, now) > 0 else found._replace(missing=peer.missing)
+
+
 def _without_patience(rules: Rules, me: Me, *rest: Any) -> Any:
     groups = {name: own._replace(retry_at=0.0, move_at=0.0) for name, own in me.groups.items()}
     return _DECIDE(rules, me._replace(groups=groups), *rest)
@@ -443,6 +455,15 @@ MUTANTS = (
         "three: starts alone although it never may",
         ((quorum, "_count", _start_alone_anyhow),),
         ("LAN and heartbeat split",),
+        nodes=3,
+    ),
+    Mutant(
+        "leaves down what it has started alone",
+        ((verdict, "_resume", _resume_only_beside_who_was_heard),),
+    ),
+    Mutant(
+        "three: the last one left waits for who was never heard",
+        ((quorum, "_count", _missing_for_a_majority_only),),
         nodes=3,
     ),
     Mutant(

@@ -25,7 +25,7 @@ sys.path.insert(0, os.path.dirname(_HERE))
 sys.path.append(os.path.join(_HERE, "../../lib"))
 
 from clusterd import ownership, passes  # noqa: E402
-from simulation import edges, etcdworld, faults, mutants, present, scripts  # noqa: E402
+from simulation import edges, etcdworld, faults, lone, mutants, present, scripts  # noqa: E402
 from simulation.checks import Checks  # noqa: E402
 from simulation.files import PASS_EVERY, Files  # noqa: E402
 from simulation.machine import Machine  # noqa: E402
@@ -40,6 +40,8 @@ SETTLED = 2.0
 """Seconds for which all must be well, and nobody at work, before that."""
 MISTAKEN = 0.2
 """How often a pass of a group begins on a node that does not hold it."""
+ALONE = 8
+"""After every day of so many one node is left alone for good."""
 WATCHED = 9
 """...and on every day of so many for longer than anything takes that may come due..."""
 LONGER = 6.0
@@ -100,6 +102,8 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
         _watch(world, LONGER + settings.lease + 2 * settings.hold_down)
     if lost := files.lost():
         world.violated(lost)
+    if seed % ALONE == 0:
+        lone.watch(world, seed)
     world.close()
     return Outcome(
         seed,
