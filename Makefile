@@ -72,7 +72,7 @@ unit: venv
 test: host lint
 	$(TESTS) -n 4 --dist loadfile --no-loadscope-reorder -rR $(AGAIN) 1 tests/unit
 	$(TESTS) --durations 5 tests/simulation
-	@mkdir -p build; rm -f build/campaign.jsonl
+	@mkdir -p build; rm -rf build/campaign.jsonl build/again
 	$(TESTS) -n 3 --dist loadfile $(AGAIN) 3 --durations 10 -m "not alone" tests/lab
 	$(TESTS) $(AGAIN) 2 -m alone tests/lab
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab import campaign, story
 from lab.labnet.lab import Lab
+from lab.labnet.plan import CHECKOUT
 from lab.labnet.proc import LabError
 
 NAME = os.environ.get("CLUSTERD_TEST_LAB", "test") + os.environ.get("PYTEST_XDIST_WORKER", "")[2:]
@@ -93,6 +94,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("run again, and why")
         for report in again:
             terminalreporter.write_line(f"{report.nodeid}: {reason(report)}")
+            keep(report)
+
+
+def keep(report: pytest.TestReport) -> None:
+    """Why a test failed, whole, with what the nodes looked like: nobody would see it, for it was well in the end."""
+    place = CHECKOUT / "build" / "again"
+    place.mkdir(parents=True, exist_ok=True)
+    parts = [report.nodeid, str(report.longrepr), *(f"--- {name}\n{text}" for name, text in report.sections)]
+    (place / f"{len(os.listdir(place))}.txt").write_text("\n\n".join(parts), errors="backslashreplace")
 
 
 def reason(report: pytest.TestReport) -> str:
