@@ -4,31 +4,24 @@ An empty, unmounted or foreign folder looks like a wish to delete everything. So
 mirrored folder on both sides, the file system that it is on is remembered, and deletions have a budget.
 """
 
+import errno
 import math
 import os
 import stat
-import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from clusterd import model, mounts, ownership, passes, paths, state
+from clusterd import model, mounts, ownership, passes, paths
+from clusterd.beneath import Opened
 from clusterd.errors import Failed, NotPermitted
 from clusterd.model import Service
 from clusterd.passes import Place, Record
+from clusterd.sentinel import make_sentinel as make_sentinel
+from clusterd.sentinel import read_sentinel as read_sentinel
 
 _BLOCK = 4096
 """Bytes that a file system gives at least to a file with any content, and to a folder."""
 _MARGIN, _OWN = 1 << 20, 10
 """Bytes and inodes for what a backup set has beside the old files, and for what is written there meanwhile."""
-
-
-class Sentinel(NamedTuple):
-    """What the file says that lies in every mirrored folder."""
-
-    service: str
-    path: str
-    created: float
-    id: str
 
 
 def check_holder(service: Service, *, leaving: bool = False) -> int:
@@ -192,45 +185,32 @@ def _accept(service: Service) -> str:
     return f"If all is right: mirror_service {service.name} --accept-mounts on {model.hostname()}"
 
 
-def read_sentinel(service: Service, path: str) -> Sentinel | None:
-    """The sentinel in the folder `path`, or None if there is none.
+def has_files(folder: str) -> bool:
+    """Whether anything but folders, the sentinel and lost+found is in `folder`.
 
     Raises:
-        Failed: it is unreadable, or that of another service or folder.
+        Failed: it is not there, or no folder (any more).
     """
-    fact = state.read(f"{path}{paths.SENTINEL}")
-    if fact is None:
-        return None
-    try:
-        found = Sentinel(**fact)
-    except TypeError:
-        raise Failed(f"{path}{paths.SENTINEL}: not a sentinel; look at it, then remove it") from None
-    if (found.service, found.path) != (service.name, path):
-        raise Failed(
-            f"{service.name}: {path}: holds the sentinel of {found.service} {found.path}: is this the right disk?"
-        )
-    return found
-
-
-def make_sentinel(service: Service, path: str) -> Sentinel:
-    """Put the sentinel into the folder `path`, durably."""
-    made = Sentinel(service.name, path, time.time(), os.urandom(8).hex())
-    state.write(f"{path}{paths.SENTINEL}", made._asdict(), mode=0o644)
-    return made
-
-
-def has_files(folder: str) -> bool:
-    """Whether anything but folders, the sentinel and lost+found is in `folder`."""
-    pending = [folder]
-    while pending:
-        inside = pending.pop()
-        with os.scandir(inside) as found:
-            for each in found:
-                if inside == folder and each.name in (paths.SENTINEL, "lost+found"):
-                    continue
-                if not each.is_dir(follow_symlinks=False):
-                    return True
-                pending.append(each.path)
+    top = folder.rstrip("/")
+    pending = [top]
+    with Opened() as opened:
+        while pending:
+            inside = pending.pop()
+            try:
+                found = os.scandir(opened.folder(inside))
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                    raise
+                if inside == top:
+                    raise Failed(f"{folder}: {error.strerror}") from None
+                continue  # gone meanwhile, or swapped for a symlink
+            with found:
+                for each in found:
+                    if inside == top and each.name in (paths.SENTINEL, "lost+found"):
+                        continue
+                    if not each.is_dir(follow_symlinks=False):
+                        return True
+                    pending.append(f"{inside}/{each.name}")
     return False
 
 

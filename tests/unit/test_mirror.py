@@ -346,6 +346,19 @@ def test_without_its_sentinel_a_source_deletes_nothing(two: Two) -> None:
     refused(two, Failed, "another sentinel than at the last pass")
 
 
+def test_a_sentinel_that_is_a_fifo_keeps_nobody_waiting(two: Two) -> None:
+    """Any user of the folder can make it one: for ever held the pass its lock, and the receiver's gate another."""
+    fill(two)
+    for folder, who in ((two.copy, "serv2 refuses: "), (two.data, "")):
+        (folder / paths.SENTINEL).rename(two.top / "sentinel")
+        os.mkfifo(folder / paths.SENTINEL)
+        done = two.script("mirror_service", "data", timeout=30)
+        assert done.returncode == 1
+        assert f"{who}{two.data}/{paths.SENTINEL}: no plain file" in done.stderr
+        (two.top / "sentinel").rename(folder / paths.SENTINEL)
+    assert go(two).ok
+
+
 def test_a_source_on_another_mount_deletes_nothing(two: Two) -> None:
     fill(two)
     subprocess.run(["mount", "-t", "tmpfs", "none", two.data], check=True)
