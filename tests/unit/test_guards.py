@@ -164,6 +164,52 @@ def test_names_do_not_change_with_a_reboot_but_with_the_disk() -> None:
     assert mounts.names("/srv/a/x.conf", table) == ("/srv/a nfs4 nas:/export /",)
 
 
+@pytest.mark.parametrize(
+    ("kind", "source", "more", "counts"),
+    [
+        ("zfs", "tank/home/alice", "rw,xattr,posixacl", True),
+        ("zfs", "tank/home/alice@hourly", "ro,xattr,posixacl", False),
+        ("btrfs", "/dev/sdb1", "rw,subvol=/alice", True),
+        ("virtiofs", "home", "rw", True),
+        ("9p", "home", "rw,trans=virtio", True),
+        ("fuse.mergerfs", "1/disk:2/disk", "rw,user_id=0,group_id=0,allow_other", True),
+        ("fuse.s3fs", "s3fs", "rw,user_id=0,group_id=0", True),
+        ("fuse.gocryptfs", "/home/alice/.c", "rw,user_id=1000,group_id=1000", False),
+        ("fuse.sshfs", "nas:/x", "rw,user_id=1000,group_id=1000", True),
+        ("fuseblk", "/dev/sdc1", "rw,user_id=0,group_id=0,blksize=4096", True),
+        ("fuse.portal", "portal", "rw,user_id=0,group_id=0", False),
+        ("fuse.gvfsd-fuse", "gvfsd-fuse", "rw,user_id=0,group_id=0", False),
+        ("fuse.lxcfs", "lxcfs", "rw,user_id=0,group_id=0,allow_other", False),
+        ("fuse.fuse-overlayfs", "fuse-overlayfs", "rw,user_id=0,group_id=0", False),
+        ("fusectl", "fusectl", "rw", False),
+        ("tmpfs", "tmpfs", "rw", False),
+        ("overlay", "overlay", "rw,lowerdir=/a", False),
+        ("autofs", "systemd-1", "rw,fd=31", False),
+        ("proc", "proc", "rw", False),
+    ],
+)
+def test_what_counts_as_a_store_of_files(
+    kind: str, source: str, more: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not mounted looks empty, and the peer's copies would be deleted. What comes and goes is none."""
+    (tmp_path / "self").mkdir()
+    lines = ("27 1 254:0 / / rw - overlay overlay rw", f"95 27 0:60 / /home/alice rw shared:1 - {kind} {source} {more}")
+    (tmp_path / "self" / "mountinfo").write_text("".join(f"{line}\n" for line in lines))
+    monkeypatch.setattr(paths, "PROC", str(tmp_path))
+    monkeypatch.setattr(mounts, "_identity", lambda mount: mount.source)
+    table = mounts.table()
+    assert table[1] == Mount("/home/alice", "/", kind, source, "rw", more)
+    nested = (f"/home/alice {kind} {source} /",) if counts else ()
+    assert mounts.names("/home/", table) == ("/ overlay overlay /", *nested)
+
+
+def test_a_mount_whose_source_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "mountinfo").write_text("27 1 254:0 / /a rw - tmpfs  rw,size=4k\n")
+    monkeypatch.setattr(paths, "PROC", str(tmp_path))
+    assert mounts.table() == [Mount("/a", "/", "tmpfs", "", "rw", "rw,size=4k")]
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """An ext4 file system in a file, mounted."""
