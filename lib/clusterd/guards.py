@@ -113,6 +113,8 @@ def check_source(service: Service, record: Record, *, by_hand: bool = False) -> 
 def check_target(service: Service, record: Record) -> dict[str, Place]:
     """Whether the receiver's folders are what they were; one that no pass has seen yet may be missing.
 
+    Nor may a disk have come with files on it that no pass has seen: they are not the source's, and would be deleted.
+
     Raises:
         Failed: they are not.
     """
@@ -126,6 +128,8 @@ def check_target(service: Service, record: Record) -> dict[str, Place]:
         place = check_place(service, path, known, table, "the target")
         if known and path.endswith("/") and not place.id:
             raise Failed(_no_sentinel(service, path))
+        if known and path.endswith("/"):
+            _check_new(service, path, known, table)
         found[path] = place
     return found
 
@@ -175,6 +179,26 @@ def _check_mounts(where: str, was: tuple[str, ...], now: tuple[str, ...], path: 
         return
     change = f"was {was[0]}, is {now[0]}" if now[0] != was[0] else f"{missing[0]} is gone"
     raise Failed(f"{where}: no longer the mount that it was ({change}): is its disk mounted? {_accept(service)}")
+
+
+def _check_new(service: Service, path: str, known: Place, table: list[mounts.Mount]) -> None:
+    """None is mounted below the folder with files on it, that was not there at the last pass."""
+    for mount in mounts.below(path, table):
+        if mounts.stores(mount) and mounts.name(mount) not in known.mounts and _may_lose(mount.point):
+            raise Failed(
+                f"{service.name}: {path}: {mount.point} was not mounted at the last pass: what is on it and not at the "
+                f"source would be deleted; unmount it. {_accept(service)}"
+            )
+
+
+def _may_lose(point: str) -> bool:
+    """Whether there are files at a mount point that a pass could delete."""
+    try:
+        return has_files(point)
+    except (Failed, PermissionError):  # hidden by another mount, or closed to root: so it is to rsync
+        return False
+    except OSError:
+        return True
 
 
 def _no_sentinel(service: Service, path: str) -> str:
