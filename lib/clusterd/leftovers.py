@@ -55,8 +55,11 @@ def recover(service: Service, *, before_start: bool = False) -> Record:
         if not backups.ended(cut.set):
             spare(cut)
         kept = cut.set if backups.recover(cut.set).entries else ""
-    except (Failed, Busy) as error:
+    except Failed as error:
         log.debug(str(error))
+    except (Busy, OSError) as error:
+        # A disk that does not take the list of the set keeps no service from starting.
+        log.event("set-left-open", f"{cut.set}: {error}", level="warning", service=service.name, set=cut.set)
     return closed(record, kept)
 
 
