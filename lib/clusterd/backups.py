@@ -135,13 +135,7 @@ def finish(
     try:
         apart.own_files(files_folder(set_id))
         run.check(("sync", "-f", files_folder(set_id)), timeout=600)
-        noted = state.read(f"{folder(set_id)}/noted.json") or {}
-        known = manifest.Known(
-            dict(entries_hint),
-            frozenset((*unmirrored, *noted.get("unmirrored", ()))),
-            frozenset((*both, *noted.get("both", ()))),
-        )
-        found = manifest.walk(files_folder(set_id), known)
+        found = manifest.walk(files_folder(set_id), _known(set_id, dict(entries_hint), unmirrored, both))
         made = manifest.count(load(set_id), manifest.write(f"{folder(set_id)}/entries.jsonl", found))
         # What is put into a set that was confirmed already, nobody has seen.
         made = made._replace(state=COMPLETE if complete else CUT, finished=time.time(), confirmed=None, confirmed_by="")
@@ -150,6 +144,10 @@ def finish(
         else:
             _delete([withdraw(set_id)])
         return made
+    except OSError:
+        with contextlib.suppress(OSError):  # half a list: others may need the room
+            os.unlink(f"{folder(set_id)}/entries.jsonl.tmp")
+        raise
     finally:
         os.close(fd)
 
@@ -158,10 +156,13 @@ def recover(set_id: str) -> Summary:
     """Finish a set that a crash left open, as CUT; a finished one is returned as it is.
 
     Raises:
-        Busy: its pass is running.
+        Busy: not now, it stays open: its pass is running, or the disk does not take the list of what is in it.
     """
     found = load(set_id)
-    return finish(set_id, complete=False) if found.state == OPEN else found
+    try:
+        return finish(set_id, complete=False) if found.state == OPEN else found
+    except OSError as error:
+        raise Busy(f"{folder(set_id)}/entries.jsonl: {error}: the set stays open, a later purge closes it") from None
 
 
 def withdraw(set_id: str) -> str:
@@ -235,7 +236,16 @@ def entries(set_id: str) -> Iterator[manifest.Entry]:
     path = f"{folder(set_id)}/entries.jsonl"
     if os.path.lexists(path):
         return manifest.read(path)
+    with contextlib.suppress(Failed):
+        return manifest.walk(files_folder(set_id), _known(set_id, {}))
     return manifest.walk(files_folder(set_id), manifest.Known({}))
+
+
+def _known(set_id: str, what: dict[str, str], only: Iterable[str] = (), both: Iterable[str] = ()) -> manifest.Known:
+    """What was noted, and what is known beside."""
+    noted = state.read(f"{folder(set_id)}/noted.json") or {}
+    only, both = (*only, *noted.get("unmirrored", ())), (*both, *noted.get("both", ()))
+    return manifest.Known(what, frozenset(only), frozenset(both))
 
 
 def ended(set_id: str) -> bool:

@@ -4,31 +4,24 @@ An empty, unmounted or foreign folder looks like a wish to delete everything. So
 mirrored folder on both sides, the file system that it is on is remembered, and deletions have a budget.
 """
 
+import errno
 import math
 import os
 import stat
-import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from clusterd import model, mounts, ownership, passes, paths, state
+from clusterd import model, mounts, ownership, passes, paths
+from clusterd.beneath import Opened
 from clusterd.errors import Failed, NotPermitted
 from clusterd.model import Service
 from clusterd.passes import Place, Record
+from clusterd.sentinel import make_sentinel as make_sentinel
+from clusterd.sentinel import read_sentinel as read_sentinel
 
 _BLOCK = 4096
 """Bytes that a file system gives at least to a file with any content, and to a folder."""
 _MARGIN, _OWN = 1 << 20, 10
 """Bytes and inodes for what a backup set has beside the old files, and for what is written there meanwhile."""
-
-
-class Sentinel(NamedTuple):
-    """What the file says that lies in every mirrored folder."""
-
-    service: str
-    path: str
-    created: float
-    id: str
 
 
 def check_holder(service: Service, *, leaving: bool = False) -> int:
@@ -120,6 +113,8 @@ def check_source(service: Service, record: Record, *, by_hand: bool = False) -> 
 def check_target(service: Service, record: Record) -> dict[str, Place]:
     """Whether the receiver's folders are what they were; one that no pass has seen yet may be missing.
 
+    Nor may a disk have come with files on it that no pass has seen: they are not the source's, and would be deleted.
+
     Raises:
         Failed: they are not.
     """
@@ -133,6 +128,8 @@ def check_target(service: Service, record: Record) -> dict[str, Place]:
         place = check_place(service, path, known, table, "the target")
         if known and path.endswith("/") and not place.id:
             raise Failed(_no_sentinel(service, path))
+        if known and path.endswith("/"):
+            _check_new(service, path, known, table)
         found[path] = place
     return found
 
@@ -184,6 +181,26 @@ def _check_mounts(where: str, was: tuple[str, ...], now: tuple[str, ...], path: 
     raise Failed(f"{where}: no longer the mount that it was ({change}): is its disk mounted? {_accept(service)}")
 
 
+def _check_new(service: Service, path: str, known: Place, table: list[mounts.Mount]) -> None:
+    """None is mounted below the folder with files on it, that was not there at the last pass."""
+    for mount in mounts.below(path, table):
+        if mounts.stores(mount) and mounts.name(mount) not in known.mounts and _may_lose(mount.point):
+            raise Failed(
+                f"{service.name}: {path}: {mount.point} was not mounted at the last pass: what is on it and not at the "
+                f"source would be deleted; unmount it. {_accept(service)}"
+            )
+
+
+def _may_lose(point: str) -> bool:
+    """Whether there are files at a mount point that a pass could delete."""
+    try:
+        return has_files(point)
+    except (Failed, PermissionError):  # hidden by another mount, or closed to root: so it is to rsync
+        return False
+    except OSError:
+        return True
+
+
 def _no_sentinel(service: Service, path: str) -> str:
     return f"{service.name}: {path}: no sentinel ({path}{paths.SENTINEL}): is its disk mounted? {_accept(service)}"
 
@@ -192,45 +209,32 @@ def _accept(service: Service) -> str:
     return f"If all is right: mirror_service {service.name} --accept-mounts on {model.hostname()}"
 
 
-def read_sentinel(service: Service, path: str) -> Sentinel | None:
-    """The sentinel in the folder `path`, or None if there is none.
+def has_files(folder: str) -> bool:
+    """Whether anything but folders, the sentinel and lost+found is in `folder`.
 
     Raises:
-        Failed: it is unreadable, or that of another service or folder.
+        Failed: it is not there, or no folder (any more).
     """
-    fact = state.read(f"{path}{paths.SENTINEL}")
-    if fact is None:
-        return None
-    try:
-        found = Sentinel(**fact)
-    except TypeError:
-        raise Failed(f"{path}{paths.SENTINEL}: not a sentinel; look at it, then remove it") from None
-    if (found.service, found.path) != (service.name, path):
-        raise Failed(
-            f"{service.name}: {path}: holds the sentinel of {found.service} {found.path}: is this the right disk?"
-        )
-    return found
-
-
-def make_sentinel(service: Service, path: str) -> Sentinel:
-    """Put the sentinel into the folder `path`, durably."""
-    made = Sentinel(service.name, path, time.time(), os.urandom(8).hex())
-    state.write(f"{path}{paths.SENTINEL}", made._asdict(), mode=0o644)
-    return made
-
-
-def has_files(folder: str) -> bool:
-    """Whether anything but folders, the sentinel and lost+found is in `folder`."""
-    pending = [folder]
-    while pending:
-        inside = pending.pop()
-        with os.scandir(inside) as found:
-            for each in found:
-                if inside == folder and each.name in (paths.SENTINEL, "lost+found"):
-                    continue
-                if not each.is_dir(follow_symlinks=False):
-                    return True
-                pending.append(each.path)
+    top = folder.rstrip("/")
+    pending = [top]
+    with Opened() as opened:
+        while pending:
+            inside = pending.pop()
+            try:
+                found = os.scandir(opened.folder(inside))
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                    raise
+                if inside == top:
+                    raise Failed(f"{folder}: {error.strerror}") from None
+                continue  # gone meanwhile, or swapped for a symlink
+            with found:
+                for each in found:
+                    if inside == top and each.name in (paths.SENTINEL, "lost+found"):
+                        continue
+                    if not each.is_dir(follow_symlinks=False):
+                        return True
+                    pending.append(f"{inside}/{each.name}")
     return False
 
 

@@ -5,6 +5,7 @@ removed (tidying.py); what was replaced or deleted already is in the backup set.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -54,8 +55,11 @@ def recover(service: Service, *, before_start: bool = False) -> Record:
         if not backups.ended(cut.set):
             spare(cut)
         kept = cut.set if backups.recover(cut.set).entries else ""
-    except (Failed, Busy) as error:
+    except Failed as error:
         log.debug(str(error))
+    except (Busy, OSError) as error:
+        # A disk that does not take the list of the set keeps no service from starting.
+        log.event("set-left-open", f"{cut.set}: {error}", level="warning", service=service.name, set=cut.set)
     return closed(record, kept)
 
 
@@ -86,23 +90,32 @@ def spare(cut: Unfinished) -> None:
 def above(service: Service) -> dict[str, tuple[int, int, int]]:
     """Mode, owner and group of the folders above the mirrored paths, as they are now."""
     found = {}
-    for path in sorted(rsync.above(service.paths)):
-        if os.path.isdir(path):
-            about = os.stat(path)
-            found[path] = (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid)
+    with Opened() as tree:
+        for path in sorted(rsync.above(service.paths)):
+            about = tree.lstat(path)
+            if about and stat.S_ISDIR(about.st_mode):
+                found[path] = (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid)
     return found
 
 
 def put_back(was: dict[str, tuple[int, int, int]]) -> None:
-    """Give the folders above the mirrored paths the attributes back that only a hostile sender changes."""
+    """Give the folders above the mirrored paths the attributes back that only a hostile sender changes.
+
+    One that its owner has swapped for a symlink meanwhile leads to none that gets them.
+    """
     for path, (mode, uid, gid) in was.items():
-        try:
-            about = os.stat(path)
-        except FileNotFoundError:
-            continue
-        if (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid) != (mode, uid, gid):
-            os.chown(path, uid, gid)
-            os.chmod(path, mode)
+        with Opened() as tree:
+            try:
+                fd = tree.folder(path)
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                    raise
+                continue
+            about = os.fstat(fd)
+            if (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid) == (mode, uid, gid):
+                continue
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, mode)
             log.event("pass-hostile", f"{path}: a pass changed its owner or mode; put back", level="alert", path=path)
 
 

@@ -9,6 +9,14 @@ from clusterd import paths
 _OWN_ID = ("ext2", "ext3", "ext4", "btrfs", "f2fs", "zfs", "bcachefs")
 """File systems whose f_fsid comes from the disk and stays; that of others (xfs) follows the device's number."""
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs")
+_SHARED = ("virtiofs", "9p")
+"""What a virtual machine gets from its host."""
+_UNASKED = (
+    *("fuse.portal", "fuse.gvfsd-fuse", "fuse.kio-fuse", "fuse.xrdp-chansrv", "fuse.lxcfs", "fuse.snapfuse"),
+    *("fuse.squashfuse", "fuse.squashfuse_ll", "fuse.revokefs-fuse", "fuse.fuse-overlayfs"),
+)
+"""What desktops, packages and containers mount by themselves, and take away again."""
+_BY_USER = re.compile(r"(^|,)user_id=[1-9]")
 _BY_UUID = "/dev/disk/by-uuid"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -23,6 +31,8 @@ class Mount(NamedTuple):
     source: str
     options: str
     """Of the mount, not of the file system."""
+    more: str = ""
+    """Those of the file system."""
 
 
 def table() -> list[Mount]:
@@ -31,8 +41,8 @@ def table() -> list[Mount]:
     with open(f"{paths.PROC}/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             left, _, right = line.partition(" - ")
-            fields, kind, source = left.split(), *right.split()[:2]
-            made.append(Mount(_plain(fields[4]), _plain(fields[3]), kind, _plain(source), fields[5]))
+            fields, (kind, source, more) = left.split(), right.rstrip("\n").split(" ", 2)
+            made.append(Mount(_plain(fields[4]), _plain(fields[3]), kind, _plain(source), fields[5], more))
     return made
 
 
@@ -49,12 +59,27 @@ def below(path: str, known: list[Mount]) -> list[Mount]:
 
 
 def names(path: str, known: list[Mount]) -> tuple[str, ...]:
-    """The names of the mount that `path` is on and of disks and network file systems below it.
+    """The names of the mount that `path` is on and of disks and other stores of files below it; see `stores`.
 
     A name stays the same after a reboot, and is another one for another disk.
     """
-    nested = [mount for mount in below(path, known) if mount.source.startswith("/dev/") or mount.kind in _REMOTE]
+    nested = [mount for mount in below(path, known) if stores(mount)]
     return tuple(dict.fromkeys(name(mount) for mount in (holding(path, known), *nested)))
+
+
+def stores(mount: Mount) -> bool:
+    """Whether files are kept in it that are missed when it is not mounted: a disk, a dataset, a share.
+
+    Not one that comes and goes by itself: a snapshot of ZFS that somebody looks into, what a user mounts by FUSE, what
+    programs make for themselves.
+    """
+    if mount.kind in _UNASKED:
+        return False
+    if mount.source.startswith("/dev/") or mount.kind in (*_REMOTE, *_SHARED):
+        return True
+    if mount.kind == "zfs":
+        return "@" not in mount.source
+    return mount.kind.partition(".")[0] == "fuse" and not _BY_USER.search(mount.more)
 
 
 def name(mount: Mount) -> str:

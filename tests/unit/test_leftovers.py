@@ -1,5 +1,6 @@
 """A pass that does not come to its end takes nothing from the receiver that is not rsync's own."""
 
+import json
 import os
 import subprocess
 import time
@@ -90,6 +91,59 @@ def test_what_is_called_like_the_folder_of_delayed_updates_is_a_users(copy: Told
     session, _ = copy.begin()
     session._end({"complete": False, "entries": 1, "changes": []})
     assert (copy.copy / ".~tmp~/thesis").read_text() == "mine"
+
+
+@pytest.fixture
+def full(box: "Box") -> Iterator[Callable[[], None]]:
+    """The backup sets have a small disk of their own; call it to fill that, and again to make room."""
+    os.makedirs(paths.BACKUPS, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", paths.BACKUPS], check=True)
+    filler = Path(paths.BACKUPS) / "filler"
+
+    def fill() -> None:
+        if filler.exists():
+            filler.unlink()
+            return
+        with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    yield fill
+    subprocess.run(["umount", "-l", paths.BACKUPS], check=True)
+
+
+@pytest.mark.parametrize("copy", ["one disk"], indirect=True)
+def test_a_full_disk_of_backup_sets_keeps_no_service_from_starting(
+    full: Callable[[], None], copy: Told, box: "Box", pair_files: "Box"
+) -> None:
+    """Its files are whole; the list of what the set has is written when there is room."""
+    (copy.files / "a").write_text("newer")
+    (copy.copy / "mine").write_text("mine")
+    cut_short(copy)
+    [made] = backups.every()
+    backups.note(made.set, unmirrored=[f"{copy.copy}/mine"])
+    full()
+    cut = copy.settle()
+    assert cut.served == passes.NEWEST
+    assert cut.closed and cut.set == made.set
+    assert backups.load(made.set).state == manifest.OPEN
+    assert not backups.running(made.set)
+    assert not os.path.exists(f"{backups.folder(made.set)}/entries.jsonl.tmp"), "half a list takes no room"
+    assert [entry.path for entry in backups.entries(made.set) if entry.unmirrored] == [f"{copy.copy}/mine"]
+    [event] = [each for each in log_events(box) if each["event"] == "set-left-open"]
+    assert f"{backups.folder(made.set)}/entries.jsonl: [Errno 28] No space left on device" in event["text"]
+    assert box.script("purge_backups", "--purge").returncode == 0, "it can still make room"
+    confirmed = box.script("purge_backups", "--confirm", made.set)
+    assert (confirmed.returncode, confirmed.stderr.count("No space left on device")) == (75, 1)
+    assert backups.load(made.set).confirmed is None
+    full()
+    assert box.script("purge_backups", "--purge").returncode == 0
+    closed = backups.load(made.set)
+    assert (closed.state, closed.entries, closed.unmirrored) == (manifest.CUT, 2, 1)
+
+
+def log_events(box: "Box") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (box.log / "events.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("listed", [False, True])

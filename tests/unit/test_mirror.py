@@ -16,7 +16,7 @@ import pytest
 from clusterd import lock, mirror, ownership, passes, paths, run, sender, state
 from clusterd.errors import Busy, ClusterdError, Failed, NotPermitted
 from clusterd.peer import Unreachable
-from unit.twonodes import Two
+from unit.twonodes import ROOT, Two
 from unit.twonodes import two_nodes as two_nodes
 
 ODD = [b"plain", b"with space", b"two\nlines", b"-rf", b"--delete", b'it\'s "quoted"', b"\xff\xfe", b"$(id)", b"\\#012"]
@@ -346,6 +346,19 @@ def test_without_its_sentinel_a_source_deletes_nothing(two: Two) -> None:
     refused(two, Failed, "another sentinel than at the last pass")
 
 
+def test_a_sentinel_that_is_a_fifo_keeps_nobody_waiting(two: Two) -> None:
+    """Any user of the folder can make it one: for ever held the pass its lock, and the receiver's gate another."""
+    fill(two)
+    for folder, who in ((two.copy, "serv2 refuses: "), (two.data, "")):
+        (folder / paths.SENTINEL).rename(two.top / "sentinel")
+        os.mkfifo(folder / paths.SENTINEL)
+        done = two.script("mirror_service", "data", timeout=30)
+        assert done.returncode == 1
+        assert f"{who}{two.data}/{paths.SENTINEL}: no plain file" in done.stderr
+        (two.top / "sentinel").rename(folder / paths.SENTINEL)
+    assert go(two).ok
+
+
 def test_a_source_on_another_mount_deletes_nothing(two: Two) -> None:
     fill(two)
     subprocess.run(["mount", "-t", "tmpfs", "none", two.data], check=True)
@@ -370,6 +383,64 @@ def test_an_unmounted_target_is_not_filled(two: Two) -> None:
     refused(two, Failed, "serv2 refuses: data: .*: no longer the mount that it was")
     two.there_python("from clusterd import passes; passes.forget_places('data')")
     assert go(two).ok, "a person may say that all is right"
+
+
+def disk(two: Two, name: str, *files: str) -> str:
+    """An image of a file system with files on it."""
+    image, content = two.top / f"{name}.image", two.top / f"{name}.files"
+    content.mkdir()
+    for each in files:
+        (content / each).write_text(each)
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-d", content, image], check=True)
+    return str(image)
+
+
+def test_a_disk_that_has_come_to_the_target_is_not_emptied(two: Two) -> None:
+    """The source's folder is empty; so was this one, at the last pass."""
+    (two.data / "big").mkdir()
+    fill(two)
+    big = f"{two.data}/big"
+    two.there("mount", "-o", "loop", disk(two, "one", "precious"), big)
+    text = refused(two, Failed, f"serv2 refuses: data: {two.data}/: {big} was not mounted at the last pass")
+    assert text.endswith("unmount it. If all is right: mirror_service data --accept-mounts on serv2")
+    assert two.there("cat", f"{big}/precious").stdout == "precious"
+    two.there("umount", big)
+    assert go(two).ok
+    two.there("mount", "-o", "loop", f"{two.top}/one.image", big)
+    two.there(sys.executable, f"{ROOT}/scripts/mirror_service", "data", "--accept-mounts")
+    report = go(two)
+    assert report.ok, "a person may say that all is right"
+    assert kept(two, "big/precious") == "precious"
+    (two.data / "big" / "new").write_text("new")
+    assert go(two).ok
+    assert two.there("cat", f"{big}/new").stdout == "new", "from now on it is known"
+
+
+def test_disks_that_both_nodes_have(two: Two) -> None:
+    """There from the first pass on; or put in on both later, the new one empty."""
+    images = {name: disk(two, name, *files) for name, files in (("a", "x"), ("b", "x"), ("c", "yz"), ("d", ""))}
+    mounted: list[Path] = []
+    try:
+        for point, mine, theirs in (("big", "a", "b"), ("later", "c", "d")):
+            (two.data / point).mkdir()
+            if mounted:
+                assert go(two).ok
+            else:
+                (two.copy / point).mkdir()
+            subprocess.run(["mount", "-o", "loop", images[mine], two.data / point], check=True)
+            mounted.append(two.data / point)
+            two.there("mount", "-o", "loop", images[theirs], f"{two.data}/{point}")
+            report = go(two)
+            assert report.ok, report.problem
+            assert go(two).ok
+        assert two.there("cat", f"{two.data}/later/y").stdout == "y"
+        two.there("umount", f"{two.data}/later")
+        refused(two, Failed, f"{two.data}/later ext4 .* is gone")
+    finally:
+        for each in mounted:
+            subprocess.run(["umount", each], check=True)
 
 
 def test_a_target_without_its_sentinel_is_refused(two: Two) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clusterd import backups, passes, paths, restore, retention, tidying
+from clusterd import backups, leftovers, passes, paths, restore, retention, tidying
 from clusterd.errors import ClusterdError
 from unit.randomtree import Gardener, look
 from unit.test_rollback import Copy, cut_short, service
@@ -133,6 +133,25 @@ def test_tidying_up_while_a_folder_is_swapped(tmp_path: Path, outside: Path, mon
     assert cut
     tidying.tidy(copy.service, cut)
     assert look(outside) == before
+
+
+def test_a_folder_above_that_has_become_a_symlink(tmp_path: Path, outside: Path, box: "Box") -> None:
+    """Its owner would get whatever folder it leads to."""
+    above = tmp_path / "home"
+    (above / "data").mkdir(parents=True)
+    os.chown(above, 12345, 12345)
+    was = leftovers.above(service(f"{above}/data/", consistent=False))
+    assert was[f"{above}/"] == (0o755, 12345, 12345)
+    above.rename(tmp_path / "away")
+    above.symlink_to(outside)
+    leftovers.put_back(was)
+    assert outside.stat().st_uid == 0
+    assert f"{above}/" not in leftovers.above(service(f"{above}/data/", consistent=False))
+    above.unlink()
+    above.mkdir(mode=0o700)
+    leftovers.put_back(was)
+    about = above.stat()
+    assert (about.st_mode & 0o777, about.st_uid, about.st_gid) == (0o755, 12345, 12345)
 
 
 @pytest.fixture
