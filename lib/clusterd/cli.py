@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from clusterd import __version__, log, paths, run
+from clusterd import __version__, errors, log, paths, run
 from clusterd.errors import FAILED, OK, ClusterdError
 
 Handler = Callable[[argparse.Namespace], int | None]
@@ -96,10 +96,9 @@ def _run(program: str, handler: Handler, options: argparse.Namespace) -> tuple[i
     except BrokenPipeError:
         raise
     except OSError as error:
-        text = f"{error.filename}: " if error.filename else ""
-        text += error.strerror or str(error)
-        print(log.shown(f"{program}: {text}"), file=sys.stderr)
-        return FAILED, text
+        said = errors.text(error)
+        print(log.shown(f"{program}: {said}"), file=sys.stderr)
+        return FAILED, said
 
 
 def _with_json(program: str, handler: Handler, options: argparse.Namespace) -> int:

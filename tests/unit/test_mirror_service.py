@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from unit.conftest import Box
 
 
+FULL = """
+if os.uname().nodename == "serv1":
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    os.fsync = full
+"""
+
+
 def run(two: Two, *words: str) -> "subprocess.CompletedProcess[str]":
     return two.script("mirror_service", *words)
 
@@ -169,6 +178,27 @@ def test_a_person_is_told_once(two: Two) -> None:
     assert len(events(two, "pass-well-again")) == 1
     for number in range(12, 22):
         (two.data / f"file{number}").unlink()
+    due(two)
+    assert len(events(two, "pass-refused")) == 2
+
+
+def test_a_disk_that_takes_no_record_is_told_once(two: Two) -> None:
+    """No line on stderr: cron would mail it every minute."""
+    fill(two)
+    patched = two.top / "site" / "sitecustomize.py"
+    whole = patched.read_text()
+    patched.write_text(f"{whole}\n{FULL}")
+    due(two)
+    due(two)
+    [told] = events(two, "pass-refused")
+    assert told["text"].startswith(f"data: {two.node}/state/")
+    assert told["text"].endswith(": No space left on device")
+    shown = run(two, "data")
+    assert (shown.returncode, shown.stderr) == (1, f"mirror_service: {told['text']}\n")
+    patched.write_text(whole)
+    due(two)
+    assert len(events(two, "pass-well-again")) == 1
+    patched.write_text(f"{whole}\n{FULL}")
     due(two)
     assert len(events(two, "pass-refused")) == 2
 
