@@ -5,13 +5,29 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import cli, config, fleet, handout, model, nodestatus, ownership, parcel, paths, remote, run, state, view
+from clusterd import (
+    cli,
+    config,
+    fleet,
+    handout,
+    model,
+    nodestatus,
+    ownership,
+    parcel,
+    paths,
+    remote,
+    run,
+    services,
+    state,
+    view,
+)
 from clusterd.commands import cluster
 from clusterd.errors import ConfigError, Failed
 from clusterd.model import Config
@@ -153,6 +169,22 @@ def test_facts_are_of_this_moment(pair: Config) -> None:
     assert facts["watchdog"] is False
     view.write(seen())
     assert nodestatus.facts(config_)["peers"] == {"serv2": True}
+
+
+def test_services_that_do_not_answer_keep_nobody_waiting_one_after_the_other(
+    pair: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "STATUS_TIMEOUT", 2.0)
+    commands = {f"hangs{number}": ("sleep", "60") for number in range(3)} | {"runs": ("true",), "stopped": ("false",)}
+    asked = {
+        name: pair.services["smbd"]._replace(name=name, kind="command", status=argv) for name, argv in commands.items()
+    }
+    hold("serv1")
+    began = time.monotonic()
+    facts = nodestatus.facts(pair._replace(services=asked))
+    assert time.monotonic() - began < 4, "6 s, one after the other"
+    hung = dict.fromkeys(["hangs0", "hangs1", "hangs2"])
+    assert facts["groups"]["serv1"]["services"] == {**hung, "runs": True, "stopped": False}
 
 
 def test_a_damaged_record_does_not_hide_the_rest(pair: Config) -> None:
