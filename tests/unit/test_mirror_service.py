@@ -1,7 +1,9 @@
 """The script: its options, exit codes and output; --due; hooks; what a person is told."""
 
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,13 @@ if os.uname().nodename == "serv1":
         raise OSError(28, "No space left on device")
 
     os.fsync = full
+"""
+
+
+PEAK = """
+from clusterd.commands import mirror_service
+assert mirror_service.main(["data"]) == 0
+print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
 
 
@@ -121,6 +130,27 @@ def test_hooks(two: Two) -> None:
     two.configure(f"after = {two.node}/hook, after, 3")
     assert run(two, "data").returncode == 0, "the pass is complete all the same"
     assert len(events(two, "hook-failed")) == 1
+
+
+def test_what_a_hook_says_is_in_a_file_of_its_last_run(two: Two) -> None:
+    said = two.node / "log/hooks/data.before"
+    (two.node / "hook").write_text("#!/bin/sh\nyes | head -c 50000000\necho the disk >&2\necho is full >&2\nexit $1\n")
+    (two.node / "hook").chmod(0o755)
+    two.configure(f"before = {two.node}/hook, 3")
+    failed = run(two, "data")
+    assert failed.stderr == f"mirror_service: data: the hook failed: {two.node}/hook 3: exit 3: is full\n"
+    two.configure(f"before = {two.node}/hook, 0")
+    usage = ["unshare", "--uts", "sh", "-c", 'hostname serv1 && exec "$@"', "sh", sys.executable, "-c", PEAK]
+    done = subprocess.run(usage, env={**os.environ, **two.env}, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 80_000, "KiB; the 50 MB are not among them"
+    assert said.stat().st_size == 50_000_000 + len("the disk\nis full\n")
+    assert said.stat().st_mode & 0o777 == 0o640
+    two.configure(f"before = /bin/echo, ready\nafter = {two.node}/hook, 1")
+    assert run(two, "--dry-run", "data").returncode == 0
+    assert said.stat().st_size > 50_000_000
+    assert run(two, "data").returncode == 0
+    assert said.read_text() == "ready\n"
+    assert events(two, "hook-failed")[0]["text"].endswith("exit 1: is full")
 
 
 def test_due(two: Two) -> None:
