@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import ownership, passes, paths, state, view
+from clusterd import lock, ownership, passes, paths, state, view
+from clusterd.commands import mirror_service
 from unit.test_mirror import fill, kept, tree
 from unit.twonodes import Two
 from unit.twonodes import two_nodes as two_nodes
@@ -186,6 +187,22 @@ def test_due_delivers_what_is_spooled_in_standby_too(pair_files: "Box") -> None:
     while Path(spooled).exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert json.loads((pair_files.root / "paged").read_text())["title"] == "a title"
+
+
+def test_due_leaves_a_bad_configuration_to_the_watchdog_to_tell(
+    pair_files: "Box", capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be a line a minute, which cron mails. Without a watchdog nobody else says it."""
+    pair_files.edit("cluster.conf", "port = 694", "port = 0")
+
+    def said(*words: str) -> str:
+        assert mirror_service.main(["--config", str(pair_files.conf), *words]) == 78
+        return capsys.readouterr().err
+
+    assert "port" in said("--due")
+    with lock.Lock("watchdog"):
+        assert said("--due") == said("--quiet", "smbd") == ""
+        assert "port" in said("smbd") and "port" in said("--due", "--json") and "port" in said("--due", "-v")
 
 
 def due(two: Two) -> None:

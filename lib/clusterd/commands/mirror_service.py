@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clusterd import cli, config, errors, log, ownership, passes, paths, run, state, view
-from clusterd.errors import FAILED, OK, Busy, ClusterdError, Failed, Usage
+from clusterd import cli, config, errors, lock, log, ownership, passes, paths, run, state, view
+from clusterd.errors import FAILED, OK, Busy, ClusterdError, ConfigError, Failed, Usage
 from clusterd.model import Config, Node, Service
 
 if TYPE_CHECKING:
@@ -57,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def mirror_service(options: argparse.Namespace) -> int:
     """Mirror what the options name, to every other node."""
-    settings = config.load(options.config)
+    try:
+        settings = config.load(options.config)
+    except ConfigError as error:
+        if options.json or not (options.due or options.quiet) or not lock.held("watchdog"):
+            raise
+        log.debug(f"the watchdog tells it: {error}")
+        return error.exit_code
     if options.due:
         if options.services or options.max_delete or options.accept_mounts:
             raise Usage("--due goes without services and their options")
