@@ -68,6 +68,7 @@ def commands(made: argparse.ArgumentParser) -> list[tuple[str, str]]:
 
 def main(made: argparse.ArgumentParser, handler: Handler, argv: Sequence[str] | None) -> int:
     """Parse, set what is global, run `handler`; every error becomes one line and its exit code."""
+    _print_anything()
     # Options may stand anywhere between the words; argparse does that only without sub-commands.
     options = made.parse_args(argv) if commands(made) else made.parse_intermixed_args(argv)
     log.program = made.prog
@@ -85,6 +86,16 @@ def main(made: argparse.ArgumentParser, handler: Handler, argv: Sequence[str] | 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _print_anything() -> None:
+    """What stdout and stderr cannot encode, as the name of a file or the output of a command that is not UTF-8, they
+    show as Python's escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
 
 
 def _run(program: str, handler: Handler, options: argparse.Namespace) -> tuple[int, str]:
