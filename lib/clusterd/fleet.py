@@ -83,7 +83,11 @@ def confirm(question: str, option: str) -> None:
     if not sys.stdin.isatty():
         raise Usage(f"nobody to ask at this terminal: {option} answers yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # with --json stdout is for the answer
-    if input("").strip().lower() not in ("y", "yes"):
+    try:
+        said = input("").strip().lower()
+    except EOFError:
+        said = ""
+    if said not in ("y", "yes"):
         raise Failed("nothing was changed")
 
 

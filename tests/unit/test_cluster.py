@@ -511,9 +511,14 @@ def test_confirm_takes_only_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr("builtins.input", lambda _: "Y")
     fleet.confirm("?", "--yes")
-    monkeypatch.setattr("builtins.input", lambda _: "")
-    with pytest.raises(Failed, match="nothing was changed"):
-        fleet.confirm("?", "--yes")
+
+    def ended(_: str) -> str:
+        raise EOFError
+
+    for answer in (lambda _: "", ended):
+        monkeypatch.setattr("builtins.input", answer)
+        with pytest.raises(Failed, match="nothing was changed"):
+            fleet.confirm("?", "--yes")
 
 
 def test_a_checkout_is_not_carried_to_another_node(host: Host, call: Run, capsys: pytest.CaptureFixture[str]) -> None:
