@@ -503,6 +503,40 @@ def test_logs_of_the_night_when_summer_time_ends(host: Host, call: Run, capsys: 
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == times
 
 
+@pytest.mark.parametrize("rotated", ["events.jsonl.1", "events.jsonl-20260101"])
+def test_logs_after_the_file_was_rotated(
+    host: Host, call: Run, capsys: pytest.CaptureFixture[str], rotated: str
+) -> None:
+    """As logrotate names the last one, with `dateext` or without; those that are compressed are not read."""
+    facts = {"node": "serv1", "level": "info", "event": "e"}
+    lines = [
+        json.dumps({"time": f"2026-01-01T00:00:0{second}+00:00", **facts, "text": str(second)}) for second in range(6)
+    ]
+    there = host.root / "log"
+    shutil.rmtree(there, ignore_errors=True)
+    there.mkdir()
+    here = Path(paths.LOG)
+    (here / rotated).write_text("\n".join(lines[:4]) + "\n")
+    for name in ("events.jsonl.2.gz", "events.jsonl-20251201.gz", "other.jsonl.1"):
+        (here / name).write_text(lines[5] + "\n")
+    host.stand_in("find", f'shift; exec /usr/bin/find {there}/ "$@"')
+    assert call("logs", "-n2") == 0
+
+    def said() -> list[str]:
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return [line.split()[-1] for line in captured.out.splitlines()]
+
+    assert said() == ["2", "3"], "nothing new yet"
+    (here / "events.jsonl").write_text(lines[4] + "\n")
+    assert call("logs", "-n2") == 0
+    assert said() == ["3", "4"]
+    (here / rotated).unlink()
+    (there / "events.jsonl").write_text(lines[5] + "\n")
+    assert call("logs") == 0
+    assert said() == ["4", "5"]
+
+
 def test_confirm_takes_only_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal:
         def isatty(self) -> bool:
