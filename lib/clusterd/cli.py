@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from clusterd import __version__, log, paths, run
+from clusterd import __version__, errors, log, paths, run
 from clusterd.errors import FAILED, OK, ClusterdError
 
 Handler = Callable[[argparse.Namespace], int | None]
@@ -68,6 +68,7 @@ def commands(made: argparse.ArgumentParser) -> list[tuple[str, str]]:
 
 def main(made: argparse.ArgumentParser, handler: Handler, argv: Sequence[str] | None) -> int:
     """Parse, set what is global, run `handler`; every error becomes one line and its exit code."""
+    _print_anything()
     # Options may stand anywhere between the words; argparse does that only without sub-commands.
     options = made.parse_args(argv) if commands(made) else made.parse_intermixed_args(argv)
     log.program = made.prog
@@ -87,6 +88,16 @@ def main(made: argparse.ArgumentParser, handler: Handler, argv: Sequence[str] | 
         return FAILED
 
 
+def _print_anything() -> None:
+    """What stdout and stderr cannot encode, as the name of a file or the output of a command that is not UTF-8, they
+    show as Python's escapes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
+
+
 def _run(program: str, handler: Handler, options: argparse.Namespace) -> tuple[int, str]:
     """The exit code, and the error that it stands for, said already; "" if there was none."""
     try:
@@ -96,10 +107,9 @@ def _run(program: str, handler: Handler, options: argparse.Namespace) -> tuple[i
     except BrokenPipeError:
         raise
     except OSError as error:
-        text = f"{error.filename}: " if error.filename else ""
-        text += error.strerror or str(error)
-        print(log.shown(f"{program}: {text}"), file=sys.stderr)
-        return FAILED, text
+        said = errors.text(error)
+        print(log.shown(f"{program}: {said}"), file=sys.stderr)
+        return FAILED, said
 
 
 def _with_json(program: str, handler: Handler, options: argparse.Namespace) -> int:

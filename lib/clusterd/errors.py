@@ -57,3 +57,10 @@ class ConfigError(ClusterdError):
     """A configuration file is wrong: names file, section, key, what was found and what is allowed."""
 
     exit_code = BAD_CONFIG
+
+
+def text(error: ClusterdError | OSError) -> str:
+    """What a person is told of an error; of one of the system's: the file, if it names one, and what is wrong."""
+    if isinstance(error, ClusterdError):
+        return str(error)
+    return (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))

@@ -4,9 +4,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
 
-from clusterd import model, parcel, remote, run
+from clusterd import model, parcel, paths, remote, run
 from clusterd.errors import FAILED, OK, CannotTell, Failed, Usage
 from clusterd.model import Config, Node
 from clusterd.remote import Answer
@@ -73,6 +76,30 @@ def report(answers: Iterable[Answer]) -> int:
     return code
 
 
+def events(config: Config, most: int) -> tuple[list[dict[str, Any]], list[Answer]]:
+    """The latest events, `most` of each node, in the order of time; and what the nodes answered."""
+    name = os.path.basename(paths.EVENTS)
+    # The file before it as well: once a week logrotate begins a new one. No shell, and no matter if there is none.
+    named = ("(", "-name", name, "-o", "-name", f"{name}[.-]*[0-9]", ")")
+    argv = ("find", f"{paths.LOG}/", "-maxdepth", "1", *named, "-exec", "tail", "-q", f"-n{most}", "{}", "+")
+    answers = everywhere(config, argv, timeout=QUICK)
+    found = [event for answer in answers for event in sorted(_events(answer), key=_time)[-most:]]
+    return sorted(found, key=_time), answers
+
+
+def _events(answer: Answer) -> Iterator[dict[str, Any]]:
+    """Those of one node; what a full disk cut short is none."""
+    for line in answer.stdout.splitlines():
+        with suppress(ValueError, TypeError, KeyError):
+            event = json.loads(line)
+            _time(event)
+            yield event
+
+
+def _time(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["time"]).astimezone()
+
+
 def confirm(question: str, option: str) -> None:
     """Ask a person at the terminal.
 
@@ -83,7 +110,11 @@ def confirm(question: str, option: str) -> None:
     if not sys.stdin.isatty():
         raise Usage(f"nobody to ask at this terminal: {option} answers yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # with --json stdout is for the answer
-    if input("").strip().lower() not in ("y", "yes"):
+    try:
+        said = input("").strip().lower()
+    except EOFError:
+        said = ""
+    if said not in ("y", "yes"):
         raise Failed("nothing was changed")
 
 

@@ -34,10 +34,15 @@ class Moment(NamedTuple):
 
 
 def debug(text: str) -> None:
-    """A line on stderr, with ``-v``. A terminal or a reader that is gone stops nothing."""
+    """A line on stderr, with ``-v``."""
     if verbosity:
-        with suppress(OSError):
-            print(shown(f"{program}: {text}"), file=sys.stderr, flush=True)
+        complain(shown(f"{program}: {text}"))
+
+
+def complain(line: str) -> None:
+    """A line on stderr. A terminal or a reader that is gone, or a stderr that is closed, stops nothing."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def event(name: str, text: str, *, level: str = "info", at: Moment | None = None, **facts: Any) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def _append(line: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        print(f"{program}: {paths.EVENTS}: {error.strerror}", file=sys.stderr)
+        complain(f"{program}: {paths.EVENTS}: {error.strerror}")
 
 
 def _syslog(level: str, text: str) -> None:

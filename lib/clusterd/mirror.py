@@ -5,7 +5,7 @@ complete. Otherwise its list of changes is the plan: what it would delete is hel
 is touched; a second run carries it out, into a backup set at the receiver.
 """
 
-from clusterd import guards, lock, passes, run
+from clusterd import guards, lock, passes, paths, run
 from clusterd.errors import Failed
 from clusterd.model import Config, Node, Service
 from clusterd.transfer import Pass
@@ -54,15 +54,15 @@ def run_pass(
             passes.note_start(service.name)  # first of all: what fails is not tried again every minute
         made = Pass(config, service, node, epoch, max_delete, leaving=leaving)
         if not last:
-            _hook(service, node, service.before)
+            _hook(service, node, "before", service.before)
         report = made.run(progress)
         if report.ok and not last and not run.dry_run:
             _after(config, service, node)
     return report
 
 
-def _hook(service: Service, node: Node, argv: tuple[str, ...]) -> None:
-    """Run a hook of the service.
+def _hook(service: Service, node: Node, when: str, argv: tuple[str, ...]) -> None:
+    """Run the hook of the service that is due `when`; what it says is in a file until it runs again.
 
     Raises:
         Failed: it failed.
@@ -70,9 +70,11 @@ def _hook(service: Service, node: Node, argv: tuple[str, ...]) -> None:
     if not argv:
         return
     env = {"CLUSTERD_SERVICE": service.name, "CLUSTERD_PEER": node.name}
-    result = run.run(argv, timeout=HOOK, env=env)
+    with run.Words(f"{paths.LOG}/hooks/{service.name}.{when}", fresh=True) as words:
+        result = run.run(argv, timeout=HOOK, env=env, output=words.fd)
+        said = words.last_line()
     if not result.ok:
-        raise Failed(f"{service.name}: the hook failed: {result.why()}")
+        raise Failed(f"{service.name}: the hook failed: {result.why()}" + (f": {said}" if said else ""))
 
 
 def _after(config: Config, service: Service, node: Node) -> None:
@@ -82,7 +84,7 @@ def _after(config: Config, service: Service, node: Node) -> None:
     from clusterd import notify
 
     try:
-        _hook(service, node, service.after)
+        _hook(service, node, "after", service.after)
     except Failed as error:
         notify.tell(config, "hook-failed", str(error), service=service.name, level="warning")
     else:

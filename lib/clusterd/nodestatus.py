@@ -18,7 +18,7 @@ def facts(config: Config) -> dict[str, Any]:
         "version": __version__,
         "watchdog": seen is not None,
         "standby": standby._asdict() if standby else None,
-        "groups": {group.name: _group(group) for group in config.groups()},
+        "groups": _groups(config),
         "peers": {name: peer.heard for name, peer in seen.peers.items()} if seen else None,
         "conditions": seen.conditions if seen else None,
         "arbiter": seen.arbiter.get("text", "") if seen else "",
@@ -27,21 +27,39 @@ def facts(config: Config) -> dict[str, Any]:
     }
 
 
+def _groups(config: Config) -> dict[str, dict[str, Any]]:
+    """Every group as this node knows it; its services only where they are to run, all asked at once: one that does not
+    answer makes the others' answers no later.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    known = {group.name: _group(group) for group in config.groups()}
+    asked = [
+        (group.name, service)
+        for group in config.groups()
+        if known[group.name]["held"]
+        for service in group.services
+        if service.kind != "none"
+    ]
+    with ThreadPoolExecutor(max_workers=len(asked) or 1) as pool:
+        states = pool.map(services.status, [service for _, service in asked])
+    for (group, service), state in zip(asked, states, strict=True):
+        known[group]["services"][service.name] = state
+    return known
+
+
 def _group(group: model.Group) -> dict[str, Any]:
-    """One group as this node knows it; its services only where they are to run."""
+    """One group as its record says."""
     try:
         record = ownership.read(group.name)
     except ClusterdError as error:
         return {"held": None, "problem": str(error)}
-    held = record.held_by(model.hostname())
     return {
-        "held": held,
+        "held": record.held_by(model.hostname()),
         "holder": record.holder,
         "epoch": record.epoch,
         "phase": record.phase,
-        "services": {service.name: services.status(service) for service in group.services if service.kind != "none"}
-        if held
-        else {},
+        "services": {},
     }
 
 

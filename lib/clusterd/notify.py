@@ -83,7 +83,7 @@ def tell(
         }
         _deliver(config, [] if _spool(message) else [message], wait=wait)
     except Exception as error:  # noqa: BLE001 - no notice is worth a takeover
-        print(f"{log.program}: {name}: {error}", file=sys.stderr)
+        log.complain(f"{log.program}: {name}: {error}")
 
 
 def tell_detached(config: Config, name: str, text: str, **facts: Any) -> None:

@@ -20,6 +20,8 @@ dry_run = False
 ENVIRONMENT = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 PATH = paths.PROGRAMS
 """Behind whatever PATH the caller has: cron's has no sbin."""
+TAIL = 4096
+"""Bytes of a command's last words that are looked at."""
 
 
 class Result(NamedTuple):
@@ -47,6 +49,47 @@ class Result(NamedTuple):
             how = f"exit {self.code}"
         said = (self.stderr.strip() or self.stdout.strip()).splitlines()
         return f"{shlex.join(self.argv)}: {how}" + (f": {said[-1]}" if said else "")
+
+
+class Words:
+    """The file that takes what a command says, and what a daemon that it starts says from then on: `run`'s `output`.
+
+    A pipe would not do: the daemon keeps it open, and dies of SIGPIPE once we are gone; and what comes out of one is
+    kept in memory, however much it is.
+
+    Args:
+        path: the file; its folder is made if need be.
+        fresh: what it has from before is not kept.
+    """
+
+    def __init__(self, path: str, *, fresh: bool = False) -> None:
+        self.path = path
+        self.fresh = fresh
+        self.fd = -1
+        self.begin = 0
+
+    def __enter__(self) -> "Words":
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o750, exist_ok=True)
+            self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:  # a full or read-only disk starts services all the same
+            log.debug(f"{self.path}: {error.strerror}")
+            self.fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        else:
+            if self.fresh and not dry_run:
+                os.ftruncate(self.fd, 0)
+        self.begin = os.fstat(self.fd).st_size
+        return self
+
+    def last_line(self) -> str:
+        """The last line that was written since."""
+        size = os.fstat(self.fd).st_size
+        begin = max(self.begin, size - TAIL)
+        said = os.pread(self.fd, max(size - begin, 0), begin).decode("utf-8", "replace").strip()
+        return said.splitlines()[-1] if said else ""
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

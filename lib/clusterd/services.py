@@ -25,8 +25,6 @@ LOOK = 0.2
 """Seconds between two questions whether it has ended."""
 QUEUED = ("systemd", "none")
 """Kinds whose stop needs no mark: systemd does one job of a unit after the other, and of nothing nothing goes down."""
-TAIL = 4096
-"""Bytes of a service's last words that are looked at."""
 
 OCF_RUNNING = (0, 8)
 """OCF_SUCCESS and OCF_RUNNING_MASTER of the resource agent API."""
@@ -196,7 +194,7 @@ def _change(service: Service, action: str, *, wanted: bool, keeps: int | None = 
     argv = _argv(service, action)
     if not argv:
         return
-    with _Words(service.name) as words:
+    with run.Words(f"{paths.LOG}/services/{service.name}.log") as words:
         result = run.run(argv, timeout=service.timeout, env=_environment(service), output=words.fd, keeps=keeps)
         if result.ok or (not result.timed_out and status(service) is wanted):
             return
@@ -236,35 +234,3 @@ def _environment(service: Service) -> dict[str, str]:
         "OCF_RESOURCE_TYPE": os.path.basename(service.unit),
         **{f"OCF_RESKEY_{name}": value for name, _, value in parameters},
     }
-
-
-class _Words:
-    """The file that takes what a start or stop says, and what its daemon says from then on.
-
-    A pipe would not do: the daemon keeps it open, and dies of SIGPIPE once we are gone.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.path = f"{paths.LOG}/services/{name}.log"
-        self.fd = -1
-        self.begin = 0
-
-    def __enter__(self) -> "_Words":
-        try:
-            os.makedirs(os.path.dirname(self.path), mode=0o750, exist_ok=True)
-            self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:  # a full or read-only disk starts services all the same
-            log.debug(f"{self.path}: {error.strerror}")
-            self.fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self.begin = os.fstat(self.fd).st_size
-        return self
-
-    def last_line(self) -> str:
-        """The last line that was written since."""
-        size = os.fstat(self.fd).st_size
-        begin = max(self.begin, size - TAIL)
-        said = os.pread(self.fd, max(size - begin, 0), begin).decode("utf-8", "replace").strip()
-        return said.splitlines()[-1] if said else ""
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from clusterd import paths
@@ -35,7 +37,7 @@ def write_text(path: str, text: str, *, durable: bool = True, mode: int = 0o600)
     temporary = f"{path}.{os.getpid()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with _naming(path), open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             os.fchmod(fd, mode)
             file.write(text)
             file.flush()
@@ -76,7 +78,8 @@ def sync_folder(folder: str) -> None:
     """Wait until the names in `folder` are on the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        with _naming(folder):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -85,6 +88,16 @@ def boot_id() -> str:
     """The kernel's name for this boot of this machine: facts about what runs are void under another one."""
     with open(paths.BOOT_ID, encoding="ascii") as file:
         return file.read().strip()
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """An error of what has an open file only, and does not know its name, names `path`: a person can look there."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
 
 
 def _unlink(path: str) -> bool:

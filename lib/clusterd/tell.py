@@ -130,7 +130,10 @@ class Teller:
         self.tell("standby-left", f"no longer in standby: {why}")
 
     def no_device(self, text: str) -> None:
-        """The hardware watchdog cannot be used."""
+        """The hardware watchdog cannot be used; or, without a text, it can."""
+        if not text:
+            self.worker.do(lambda: notify.clear("no-watchdog-device", "device"))
+            return
         self.tell("no-watchdog-device", f"{text}: nothing resets this node if the watchdog hangs", subject="device")
 
     def rejected(self, counts: dict[str, int], now: float) -> None:

@@ -38,13 +38,14 @@ class Dog:
 
     Args:
         node: this one; without a device nothing is done.
-        tell: is given what is wrong with the device, for a person.
+        tell: is given what is wrong with the device, for a person, when that changes; "" when it takes words.
     """
 
     def __init__(self, node: Node, tell: Callable[[str], None]) -> None:
         self.path = node.watchdog_device
         self.seconds = node.watchdog_timeout
         self._tell = tell
+        self._told: str | None = None
         self._fd: int | None = None
         self._due = self._open_at = 0.0
         self._asked = threading.Event()
@@ -91,13 +92,20 @@ class Dog:
                 self._open_at = time.monotonic() + RETRY
                 self._fd = self._open()
             os.write(self._fd, b"\0")
+            self._say("")
         except Failed as error:
-            self._tell(str(error))
+            self._say(str(error))
         except OSError as error:
-            self._tell(f"{self.path}: {error.strerror}")
+            self._say(f"{self.path}: {error.strerror}")
             if self._fd is not None:
                 os.close(self._fd)
                 self._fd = None
+
+    def _say(self, text: str) -> None:
+        """Tell it if it is news: it is tried again for as long as the node runs."""
+        if text != self._told:
+            self._told = text
+            self._tell(text)
 
     def _open(self) -> int:
         """Open it, which arms it, and set its timeout.

@@ -1,12 +1,12 @@
 """A thread for what may take long: writing to disks, logs and notices. The watchdog's loop never waits for a disk."""
 
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 
+from clusterd import log
 from clusterd.errors import Busy
 
 Job = Callable[[], object]
@@ -79,7 +79,7 @@ class Worker:
         try:
             job()
         except Exception as error:  # noqa: BLE001 - whatever a disk or a mail server did, the watchdog goes on
-            print(f"watchdog: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            log.complain(f"watchdog: {type(error).__name__}: {error}")
 
 
 def _nothing() -> None:

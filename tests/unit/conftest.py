@@ -3,6 +3,7 @@
 For annotations: ``if TYPE_CHECKING: from unit.conftest import Box``.
 """
 
+import io
 import os
 import subprocess
 import sys
@@ -121,6 +122,17 @@ def process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "program", log.program)
     monkeypatch.setattr(log, "verbosity", 0)
     monkeypatch.setattr(sys, "argv", ["a-test"])
+
+
+@pytest.fixture(params=[BrokenPipeError(32, "Broken pipe"), ValueError("I/O operation on closed file.")])
+def lose_stderr(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on nobody reads what this process says on stderr, or it is closed. pytest sets its own before a test."""
+
+    class Gone(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise request.param
+
+    return lambda: monkeypatch.setattr(sys, "stderr", Gone())
 
 
 @pytest.fixture

@@ -91,6 +91,18 @@ def test_no_error_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "thing: interrupted\n"
 
 
+def test_text_that_is_no_utf_8_is_shown_with_escapes() -> None:
+    """In a locale whose stdout is strict."""
+    code = (
+        "from clusterd import cli\n"
+        "cli.main(cli.parser('thing', ''), lambda _: print('a file: \\udcff \\u00e9', flush=True), [])"
+    )
+    for encoding, shown in (("utf-8:strict", b"a file: \\udcff \xc3\xa9\n"), ("ascii:strict", rb"a file: \udcff \xe9")):
+        env = {"PYTHONPATH": str(ROOT / "lib"), "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, shown.strip(), b"")
+
+
 def test_none_is_done() -> None:
     assert call(lambda _: None) == 0
 

@@ -5,13 +5,29 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import cli, config, fleet, handout, model, nodestatus, ownership, parcel, paths, remote, run, state, view
+from clusterd import (
+    cli,
+    config,
+    fleet,
+    handout,
+    model,
+    nodestatus,
+    ownership,
+    parcel,
+    paths,
+    remote,
+    run,
+    services,
+    state,
+    view,
+)
 from clusterd.commands import cluster
 from clusterd.errors import ConfigError, Failed
 from clusterd.model import Config
@@ -153,6 +169,22 @@ def test_facts_are_of_this_moment(pair: Config) -> None:
     assert facts["watchdog"] is False
     view.write(seen())
     assert nodestatus.facts(config_)["peers"] == {"serv2": True}
+
+
+def test_services_that_do_not_answer_keep_nobody_waiting_one_after_the_other(
+    pair: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "STATUS_TIMEOUT", 2.0)
+    commands = {f"hangs{number}": ("sleep", "60") for number in range(3)} | {"runs": ("true",), "stopped": ("false",)}
+    asked = {
+        name: pair.services["smbd"]._replace(name=name, kind="command", status=argv) for name, argv in commands.items()
+    }
+    hold("serv1")
+    began = time.monotonic()
+    facts = nodestatus.facts(pair._replace(services=asked))
+    assert time.monotonic() - began < 4, "6 s, one after the other"
+    hung = dict.fromkeys(["hangs0", "hangs1", "hangs2"])
+    assert facts["groups"]["serv1"]["services"] == {**hung, "runs": True, "stopped": False}
 
 
 def test_a_damaged_record_does_not_hide_the_rest(pair: Config) -> None:
@@ -471,6 +503,40 @@ def test_logs_of_the_night_when_summer_time_ends(host: Host, call: Run, capsys: 
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == times
 
 
+@pytest.mark.parametrize("rotated", ["events.jsonl.1", "events.jsonl-20260101"])
+def test_logs_after_the_file_was_rotated(
+    host: Host, call: Run, capsys: pytest.CaptureFixture[str], rotated: str
+) -> None:
+    """As logrotate names the last one, with `dateext` or without; those that are compressed are not read."""
+    facts = {"node": "serv1", "level": "info", "event": "e"}
+    lines = [
+        json.dumps({"time": f"2026-01-01T00:00:0{second}+00:00", **facts, "text": str(second)}) for second in range(6)
+    ]
+    there = host.root / "log"
+    shutil.rmtree(there, ignore_errors=True)
+    there.mkdir()
+    here = Path(paths.LOG)
+    (here / rotated).write_text("\n".join(lines[:4]) + "\n")
+    for name in ("events.jsonl.2.gz", "events.jsonl-20251201.gz", "other.jsonl.1"):
+        (here / name).write_text(lines[5] + "\n")
+    host.stand_in("find", f'shift; exec /usr/bin/find {there}/ "$@"')
+    assert call("logs", "-n2") == 0
+
+    def said() -> list[str]:
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return [line.split()[-1] for line in captured.out.splitlines()]
+
+    assert said() == ["2", "3"], "nothing new yet"
+    (here / "events.jsonl").write_text(lines[4] + "\n")
+    assert call("logs", "-n2") == 0
+    assert said() == ["3", "4"]
+    (here / rotated).unlink()
+    (there / "events.jsonl").write_text(lines[5] + "\n")
+    assert call("logs") == 0
+    assert said() == ["4", "5"]
+
+
 def test_confirm_takes_only_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal:
         def isatty(self) -> bool:
@@ -479,9 +545,14 @@ def test_confirm_takes_only_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr("builtins.input", lambda _: "Y")
     fleet.confirm("?", "--yes")
-    monkeypatch.setattr("builtins.input", lambda _: "")
-    with pytest.raises(Failed, match="nothing was changed"):
-        fleet.confirm("?", "--yes")
+
+    def ended(_: str) -> str:
+        raise EOFError
+
+    for answer in (lambda _: "", ended):
+        monkeypatch.setattr("builtins.input", answer)
+        with pytest.raises(Failed, match="nothing was changed"):
+            fleet.confirm("?", "--yes")
 
 
 def test_a_checkout_is_not_carried_to_another_node(host: Host, call: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,15 @@ def test_what_cannot_be_written_stops_nothing(
     monkeypatch.setattr(paths, "EVENTS", f"{box.root}/none/events.jsonl")
     log.event("test", "a text")
     assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_neither_does_a_stderr_that_nobody_reads(
+    box: "Box", monkeypatch: pytest.MonkeyPatch, lose_stderr: Callable[[], None]
+) -> None:
+    lose_stderr()
+    monkeypatch.setattr(paths, "EVENTS", "/dev/full")
+    monkeypatch.setattr(log, "verbosity", 1)
+    assert log.event("test", "a text")["text"] == "a text"
 
 
 @pytest.fixture

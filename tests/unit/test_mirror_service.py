@@ -1,20 +1,39 @@
 """The script: its options, exit codes and output; --due; hooks; what a person is told."""
 
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clusterd import ownership, passes, paths, state, view
+from clusterd import lock, ownership, passes, paths, state, view
+from clusterd.commands import mirror_service
 from unit.test_mirror import fill, kept, tree
 from unit.twonodes import Two
 from unit.twonodes import two_nodes as two_nodes
 
 if TYPE_CHECKING:
     from unit.conftest import Box
+
+
+FULL = """
+if os.uname().nodename == "serv1":
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    os.fsync = full
+"""
+
+
+PEAK = """
+from clusterd.commands import mirror_service
+assert mirror_service.main(["data"]) == 0
+print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
+"""
 
 
 def run(two: Two, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -114,6 +133,27 @@ def test_hooks(two: Two) -> None:
     assert len(events(two, "hook-failed")) == 1
 
 
+def test_what_a_hook_says_is_in_a_file_of_its_last_run(two: Two) -> None:
+    said = two.node / "log/hooks/data.before"
+    (two.node / "hook").write_text("#!/bin/sh\nyes | head -c 50000000\necho the disk >&2\necho is full >&2\nexit $1\n")
+    (two.node / "hook").chmod(0o755)
+    two.configure(f"before = {two.node}/hook, 3")
+    failed = run(two, "data")
+    assert failed.stderr == f"mirror_service: data: the hook failed: {two.node}/hook 3: exit 3: is full\n"
+    two.configure(f"before = {two.node}/hook, 0")
+    usage = ["unshare", "--uts", "sh", "-c", 'hostname serv1 && exec "$@"', "sh", sys.executable, "-c", PEAK]
+    done = subprocess.run(usage, env={**os.environ, **two.env}, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 80_000, "KiB; the 50 MB are not among them"
+    assert said.stat().st_size == 50_000_000 + len("the disk\nis full\n")
+    assert said.stat().st_mode & 0o777 == 0o640
+    two.configure(f"before = /bin/echo, ready\nafter = {two.node}/hook, 1")
+    assert run(two, "--dry-run", "data").returncode == 0
+    assert said.stat().st_size > 50_000_000
+    assert run(two, "data").returncode == 0
+    assert said.read_text() == "ready\n"
+    assert events(two, "hook-failed")[0]["text"].endswith("exit 1: is full")
+
+
 def test_due(two: Two) -> None:
     assert run(two, "--due").returncode == 0
     assert tree(two.data) == tree(two.copy)
@@ -149,6 +189,22 @@ def test_due_delivers_what_is_spooled_in_standby_too(pair_files: "Box") -> None:
     assert json.loads((pair_files.root / "paged").read_text())["title"] == "a title"
 
 
+def test_due_leaves_a_bad_configuration_to_the_watchdog_to_tell(
+    pair_files: "Box", capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be a line a minute, which cron mails. Without a watchdog nobody else says it."""
+    pair_files.edit("cluster.conf", "port = 694", "port = 0")
+
+    def said(*words: str) -> str:
+        assert mirror_service.main(["--config", str(pair_files.conf), *words]) == 78
+        return capsys.readouterr().err
+
+    assert "port" in said("--due")
+    with lock.Lock("watchdog"):
+        assert said("--due") == said("--quiet", "smbd") == ""
+        assert "port" in said("smbd") and "port" in said("--due", "--json") and "port" in said("--due", "-v")
+
+
 def due(two: Two) -> None:
     Path(paths.STARTED, "data.json").unlink(missing_ok=True)
     done = run(two, "--due")
@@ -169,6 +225,27 @@ def test_a_person_is_told_once(two: Two) -> None:
     assert len(events(two, "pass-well-again")) == 1
     for number in range(12, 22):
         (two.data / f"file{number}").unlink()
+    due(two)
+    assert len(events(two, "pass-refused")) == 2
+
+
+def test_a_disk_that_takes_no_record_is_told_once(two: Two) -> None:
+    """No line on stderr: cron would mail it every minute."""
+    fill(two)
+    patched = two.top / "site" / "sitecustomize.py"
+    whole = patched.read_text()
+    patched.write_text(f"{whole}\n{FULL}")
+    due(two)
+    due(two)
+    [told] = events(two, "pass-refused")
+    assert told["text"].startswith(f"data: {two.node}/state/")
+    assert told["text"].endswith(": No space left on device")
+    shown = run(two, "data")
+    assert (shown.returncode, shown.stderr) == (1, f"mirror_service: {told['text']}\n")
+    patched.write_text(whole)
+    due(two)
+    assert len(events(two, "pass-well-again")) == 1
+    patched.write_text(f"{whole}\n{FULL}")
     due(two)
     assert len(events(two, "pass-refused")) == 2
 

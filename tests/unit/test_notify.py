@@ -480,6 +480,11 @@ def test_it_never_raises(by_smtp: Config, capsys: pytest.CaptureFixture[str]) ->
     assert "not JSON serializable" in capsys.readouterr().err
 
 
+def test_it_never_raises_when_nobody_reads_stderr_either(told: Make, lose_stderr: Callable[[], None]) -> None:
+    lose_stderr()
+    notify.tell(told(), "peer-dead", "x", peer="serv2", thing=object())
+
+
 def test_dry_run_tells_nobody(
     by_smtp: Config, postbox: Postbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

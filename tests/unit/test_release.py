@@ -4,15 +4,17 @@ Both nodes are real: their own network, their own folders, real passes, the real
 """
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clusterd import gate, handover, lock, ownership, state
+from clusterd import gate, handover, lock, notify, ownership, state
 from clusterd.commands import release
 from clusterd.errors import Failed
+from clusterd.model import Config
 from clusterd.ownership import Record
 from unit.site import Site, wait
 from unit.site import made_site as made_site
@@ -492,3 +494,24 @@ def test_let_go_tells_of_a_service_that_does_not_stop(held: Site) -> None:
     told = [event for event in held.events() if event["event"] == "service-failed"]
     assert [event["subject"] for event in told] == ["second", "second"]
     assert told[0]["text"].startswith("second did not stop here, and serv1 is another node's now: ")
+
+
+@pytest.mark.parametrize(("words", "name"), [((), "release-failed"), (("--failback",), "failback-failed")])
+def test_a_disk_that_takes_no_record_is_told(
+    pair: Config, words: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody else tells of it: the watchdog believes a release that has said why."""
+    ownership.enter("serv1", 3, ownership.HELD)
+    monkeypatch.setattr(handover, "ready", lambda *_: None)
+    monkeypatch.setattr(handover, "copy", lambda *_, last: [])
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(notify, "tell_detached", lambda _, name, text, **facts: told.append((name, text)))
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert release.main(["--config", pair.folder, *words, "serv1"]) == 1
+    why = f"{ownership.path('serv1')}: No space left on device"
+    assert capsys.readouterr().err == f"release: {why}\n"
+    assert told == [(name, f"serv1 to serv2: {why}")]

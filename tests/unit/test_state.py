@@ -117,6 +117,29 @@ def test_a_step_that_fails_leaves_the_old_one_and_no_litter(
     assert names(path) == ["fact.json"]
 
 
+@pytest.mark.parametrize("step", ["fsync", "fchmod"])
+def test_an_error_names_the_file(path: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="No space") as error:
+        broken.setattr(os, step, full)
+        state.write(path, {"epoch": 2})
+    assert error.value.filename == path
+
+
+def test_and_so_does_one_of_its_folder(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.write(path, {"epoch": 1})
+
+    def broken(_fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output") as error:
+        state.remove(path)
+    assert error.value.filename == os.path.dirname(path)
+
+
 def test_it_is_on_the_disk_before_it_has_its_name(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     fsync, rename = os.fsync, os.rename

@@ -314,6 +314,15 @@ def test_whatever_a_start_reads_must_be_usable(teller: Teller, pair_files: "Box"
     assert f"{path}: found mode 0777" in event["text"]
 
 
+def test_a_watchdog_device_that_can_be_used_again(teller: Teller) -> None:
+    """What is the matter with it next is news."""
+    teller.no_device("/dev/watchdog: No such file or directory")
+    teller.no_device("")
+    [event] = told(teller)
+    assert event["event"] == "no-watchdog-device"
+    assert state.read(notify._told("no-watchdog-device", "device"))["over"] is True
+
+
 def test_lost_and_standby(teller: Teller) -> None:
     teller.lost("serv1", "serv2", "serv2 holds it with epoch 9")
     teller.standby("serv2 holds serv1")

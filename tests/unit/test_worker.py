@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -34,6 +35,20 @@ def test_an_error_is_reported_and_ends_nothing(capsys: pytest.CaptureFixture[str
     made.finish(10)
     assert done == [1]
     assert capsys.readouterr().err == f"watchdog: {type(error).__name__}: {error}\n"
+
+
+def test_a_stderr_that_nobody_reads_ends_nothing(lose_stderr: Callable[[], None]) -> None:
+    lose_stderr()
+    made = Worker()
+    done: list[int] = []
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    made.do(fail)
+    made.do(lambda: done.append(1))
+    made.finish(10)
+    assert done == [1]
 
 
 def test_nobody_waits_for_a_job_that_hangs() -> None:

@@ -4,8 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from clusterd import (
@@ -21,7 +19,6 @@ from clusterd import (
     log,
     model,
     nodestatus,
-    paths,
     rotation,
     run,
     spread,
@@ -259,14 +256,7 @@ def backups(options: Options) -> int:
 
 def logs(options: Options) -> int:
     """The latest events of every node."""
-    answers = fleet.everywhere(config.load(options.config), ("tail", f"-n{options.n}", paths.EVENTS), timeout=QUICK)
-    found: list[tuple[datetime, dict[str, Any]]] = []
-    for answer in answers:
-        for line in answer.stdout.splitlines():
-            with suppress(ValueError, TypeError, KeyError):  # a full disk cut it short
-                event = json.loads(line)
-                found.append((datetime.fromisoformat(event["time"]).astimezone(), event))
-    events = [event for _, event in sorted(found, key=lambda each: each[0])]
+    events, answers = fleet.events(config.load(options.config), abs(options.n))
     if options.json:
         cli.answer(events=events, unreachable={answer.node: answer.text() for answer in answers if not answer.ok})
         return OK if all(answer.ok for answer in answers) else FAILED

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clusterd import cli, config, log, ownership, passes, paths, run, state, view
-from clusterd.errors import FAILED, OK, Busy, ClusterdError, Failed, Usage
+from clusterd import cli, config, errors, lock, log, ownership, passes, paths, run, state, view
+from clusterd.errors import FAILED, OK, Busy, ClusterdError, ConfigError, Failed, Usage
 from clusterd.model import Config, Node, Service
 
 if TYPE_CHECKING:
@@ -57,7 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def mirror_service(options: argparse.Namespace) -> int:
     """Mirror what the options name, to every other node."""
-    settings = config.load(options.config)
+    try:
+        settings = config.load(options.config)
+    except ConfigError as error:
+        if options.json or not (options.due or options.quiet) or not lock.held("watchdog"):
+            raise
+        log.debug(f"the watchdog tells it: {error}")
+        return error.exit_code
     if options.due:
         if options.services or options.max_delete or options.accept_mounts:
             raise Usage("--due goes without services and their options")
@@ -96,7 +102,8 @@ def _one(
     shown = options.progress if options.progress is not None else sys.stderr.isatty() and not options.quiet
     try:
         report = mirror.run_pass(settings, service, node, max_delete=limit, progress=shown, wait=0)
-    except ClusterdError as error:
+    except (ClusterdError, OSError) as why:
+        error = why if isinstance(why, ClusterdError) else Failed(f"{service.name}: {errors.text(why)}")
         if options.quiet:
             _trouble(settings, service, node, "pass-refused", error)
         if not options.quiet:
@@ -191,19 +198,25 @@ def _trouble(settings: Config, service: Service, node: Node, name: str, error: C
 
     if isinstance(error, Busy):
         return
-    path = f"{paths.TROUBLE}/{service.name}.{node.name}.json"
-    before = (state.read(path) or {}).get("kind", "")
+    kept, spare = (f"{folder}/{service.name}.{node.name}.json" for folder in (paths.TROUBLE, paths.BOOT_TROUBLE))
+    before = (state.read(spare) or state.read(kept) or {}).get("kind", "")
     now, notice = _kind(error, name)
     if before == now:
         return
     subject = f"{service.name} to {node.name}"
     if error is None:
-        state.remove(path)
+        state.remove(kept)
+        state.remove(spare)
         for ended in ("pass-refused", "pass-failed", "clock-skew"):
             notify.clear(ended, subject)
         log.event("pass-well-again", f"{subject}: passes are complete again", service=service.name, peer=node.name)
         return
-    state.write(path, {"kind": now, "text": str(error)})
+    fact = {"kind": now, "text": str(error)}
+    try:
+        state.write(kept, fact)
+        state.remove(spare)
+    except OSError:
+        state.write(spare, fact, durable=False)
     if notice:
         notify.tell(settings, notice, str(error), subject=subject, service=service.name, peer=node.name)
     else:

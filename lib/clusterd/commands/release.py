@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from clusterd import cli, config, handover, lock, log, notify, ownership, run
+from clusterd import cli, config, errors, handover, lock, log, notify, ownership, run
 from clusterd.errors import OK, ClusterdError, Failed, NotPermitted, Usage
 from clusterd.lock import Lock
 from clusterd.model import Config, Group
@@ -81,9 +81,9 @@ def _hand_over(settings: Config, group: Group, to: str, options: argparse.Namesp
     try:
         pinned = by_hand and to != group.home
         handed = handover.hand_over(settings, group, settings.nodes[to], pinned=pinned, standby=standby)
-    except ClusterdError as error:
-        name = "failback-failed" if options.failback else "release-failed"
-        notify.tell_detached(settings, name, f"{group.name} to {to}: {error}", group=group.name, subject=group.name)
+    except (ClusterdError, OSError) as error:
+        name, why = "failback-failed" if options.failback else "release-failed", errors.text(error)
+        notify.tell_detached(settings, name, f"{group.name} to {to}: {why}", group=group.name, subject=group.name)
         raise
     if options.standby and not already:
         notify.tell_detached(settings, "standby-entered", f"{settings.me().name}: {options.standby}")
