@@ -86,7 +86,8 @@ max_delete = max_delete(default=None)
 
 # A command, as a list of words, on the sender before each pass, for example a database dump; but not before the
 # last one of a hand-over, when the service is stopped: a dump is then as old as the first pass of that hand-over.
-# Ended after one hour. CLUSTERD_SERVICE and CLUSTERD_PEER are in its environment. If it fails there is no pass.
+# Ended after one hour. It runs in /; CLUSTERD_SERVICE and CLUSTERD_PEER are in its environment; what it says is in
+# /var/log/clusterd/hooks until it runs again. If it fails there is no pass.
 # ! One that takes longer than every: passes fall behind.
 before = words(default=list())
 

@@ -68,7 +68,7 @@ NOTICES = {
         "error",
         "The hardware watchdog of this node cannot be used: the watchdog script runs without it.",
         "Look at [watchdog] in this node's file, and whether another program has the device (systemd: "
-        "RuntimeWatchdogSec). Then: kill -HUP the watchdog, which opens it again.",
+        "RuntimeWatchdogSec). The watchdog script tries it again every ten seconds.",
     ),
     "release-done": Notice(
         "notice",
