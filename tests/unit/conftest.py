@@ -54,7 +54,8 @@ class Box:
             "CLUSTERD_IFCFG": str(self.ifcfg),
             "CLUSTERD_SYSLOG": str(self.syslog),
             "HOME": str(self.home),
-            "PATH": f"{self.bin}:{os.environ.get('PATH', '/usr/bin:/bin')}",
+            # A script that starts another one, or itself, does so by its first line: env python3.
+            "PATH": f"{self.bin}:{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "PYTHONPATH": str(ROOT / "lib"),
         }
         self.env = {**os.environ, **self.changes}
