@@ -22,6 +22,7 @@ from clusterd import (
     passes,
     paths,
     rehome,
+    rsync,
     setback,
     strays,
 )
@@ -89,6 +90,7 @@ class Session:
             "new": self.record.new(self.service.paths),
             "returns": self.record.returns(self.epoch),
             "partial": paths.PARTIAL,
+            "can": [rsync.LATE],
         }
 
     def _answer(self, message: dict[str, Any]) -> bool:

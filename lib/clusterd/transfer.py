@@ -177,7 +177,8 @@ class Pass:
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:
         cap = min(plan.limit, len(plan.output.deleted) + SLACK)
         # One run only: a second one would put its old versions in the place of the first one's, in the same set.
-        argv = self._argv(control, backup=backup, max_delete=cap, progress=progress)
+        late = rsync.LATE in control.said.get("can", ()) and not _folded(plan.output)
+        argv = self._argv(control, backup=backup, max_delete=cap, progress=progress, late=late)
         made = Run(argv, progress).finish(control)
         items = made.output.items
         failed = made.code != 0 and not made.harmless(self.began.at)
@@ -280,3 +281,10 @@ class Pass:
                 seconds=round(report.seconds, 2),
             )
         return report
+
+
+def _folded(output: rsync.Output) -> bool:
+    """Whether a name that is to go stands here for another file: in a casefolded folder the two differ in case only.
+    There the old one has to go first, or the new one is taken for it, and goes with it.
+    """
+    return any(os.path.lexists(item.path) for item in output.deleted)
