@@ -176,6 +176,8 @@ class Pass:
 
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:
         cap = min(plan.limit, len(plan.output.deleted) + SLACK)
+        # What a program has mapped and written gets a new time with its next store only if the disk has it before.
+        durable.settle([item.path for item in plan.output.items if item.sent], self.service.paths)
         # One run only: a second one would put its old versions in the place of the first one's, in the same set.
         late = rsync.LATE in control.said.get("can", ()) and not _folded(plan.output)
         argv = self._argv(control, backup=backup, max_delete=cap, progress=progress, late=late)
