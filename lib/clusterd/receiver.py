@@ -18,6 +18,7 @@ from clusterd import (
     guards,
     lock,
     log,
+    manifest,
     model,
     passes,
     paths,
@@ -48,6 +49,8 @@ class Session:
         self.began = setback.now()
         self.set = ""
         self.found: tuple[tuple[str, bool], ...] | None = None
+        self.folders: list[str] = []
+        """Those that may have got other attributes here alone."""
         self.untold = False
         """The sender has been answered what only this node had, and has not said yet that a person is told."""
         self.record = Record(service.name)
@@ -119,7 +122,8 @@ class Session:
         moment = self._since()
         since = None if moment is None else moment.earliest() - passes.TICK
         count, found = 0, []
-        for path, _, new in walk_since(self.service, since):
+        self.folders.clear()
+        for path, _, new in walk_since(self.service, since, self.folders):
             count += 1
             if new:
                 found.append(path)
@@ -144,7 +148,10 @@ class Session:
         earlier, listing = self._generation()
         began = setback.now()
         set_id = backups.create(self.service.name, self.node, self.epoch)
-        backups.note(set_id, unmirrored=[path for path, _ in self.found or ()], both=said.both)
+        alone = [path for path, _ in self.found or ()]
+        backups.note(set_id, unmirrored=alone, both=said.both)
+        if self.found or self.folders:
+            manifest.note_attributes(backups.folder(set_id), dict.fromkeys((*alone, *self.folders)))
         backups.keep_folders(set_id, said.folders)
         note_sent(set_id, said.sent)
         self.record = passes.write(
@@ -211,27 +218,29 @@ class Session:
 
     def _close(self, said: asked.End) -> dict[str, Any]:
         if not self.set:
-            return {"set": "", "unmirrored": (), "both": (), "why": ""}
+            return {"set": "", "unmirrored": (), "both": (), "attributes": (), "why": ""}
         why = "" if said.complete else daemon.complaints(self.service.name)
         if not said.complete and self.record.unfinished:
             tidy(self.service, self.record.unfinished)
             spare(self.record.unfinished)
         forget_sent(self.set)
-        if self.found:
+        if self.found or self.folders:
             strays.note(self.service.name, self.set)
         summary = backups.finish(self.set, complete=said.complete, entries_hint=said.changes)
         self.set = ""
         if not said.complete and self.record.unfinished:
             self.record = closed(self.record, summary.set if summary.entries else "")
         marked = backups.entries(summary.set) if summary.unmirrored or summary.both else ()
-        lost = [(entry.path, entry.unmirrored, entry.both) for entry in marked if entry.unmirrored or entry.both]
-        self.untold = bool(self.found and lost)
-        if self.found and not lost:
+        lost = [entry for entry in marked if entry.unmirrored or entry.both]
+        alone = bool(self.found or self.folders)
+        self.untold = bool(alone and lost)
+        if alone and not lost:
             strays.forget(self.service.name)
         return {
             "set": summary.set if summary.entries else "",
-            "unmirrored": [path for path, unmirrored, _ in lost if unmirrored],
-            "both": [path for path, _, both in lost if both],
+            "unmirrored": [entry.path for entry in lost if entry.unmirrored],
+            "both": [entry.path for entry in lost if entry.both],
+            "attributes": [entry.path for entry in lost if entry.what == manifest.ATTRIBUTES],
             "why": why,
         }
 

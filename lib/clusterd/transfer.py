@@ -190,9 +190,8 @@ class Pass:
         ]
         ended = control.finish(complete=not problem, entries=self._entries(made), changes=kept)
         if ended["unmirrored"] or ended["both"]:
-            strays.tell(
-                self.config, self.service.name, self.node.name, ended["set"], ended["unmirrored"], ended["both"]
-            )
+            found = (ended["set"], ended["unmirrored"], ended["both"], ended.get("attributes", ()))
+            strays.tell(self.config, self.service.name, self.node.name, *found)
             control.told()
         if failed:
             problem = made.why(ended.get("why", ""))

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from clusterd import passes, paths, sender, setback, state, strays
 from clusterd.errors import Failed
 from clusterd.passes import Done
 from unit.test_mirror import fill, go, kept, refused, sets, tree
-from unit.twonodes import Two
+from unit.twonodes import ROOT, Two
 from unit.twonodes import two_nodes as two_nodes
 
 
@@ -109,6 +111,86 @@ def test_a_folder_that_was_moved_in_is_found(two: Two) -> None:
     assert report.ok, report.problem
     assert {Path(path).name for path in report.unmirrored} == {"plan", "part", "new-there"}
     assert kept(two, "project/below/part") == "likewise"
+
+
+def give_attributes(two: Two) -> dict[str, str]:
+    """What an administrator of serv2, and Samba there, did after its last pass; returns what that is like."""
+    os.setxattr(two.copy / "stream", "user.DosStream.note:$DATA", b"mine")
+    subprocess.run(["setfacl", "-m", "u:12345:rw", two.copy / "shared"], check=True)
+    (two.copy / "secret").chmod(0o600)
+    (two.copy / "folder").chmod(0o700)
+    (two.copy / "empty").chmod(0o700)
+    os.lchown(two.copy / "link", 12345, 12345)
+    (two.copy / "edited").write_text("longer")
+    (two.copy / "edited").chmod(0o600)
+    return {name: "attributes" for name in ("stream", "shared", "secret", "folder", "empty", "link")}
+
+
+def attributed(two: Two) -> None:
+    """What `give_attributes` gives attributes to, mirrored."""
+    for name in ("stream", "shared", "secret", "edited", "touched-here"):
+        (two.data / name).write_text(name)
+    (two.data / "empty").mkdir()
+    (two.data / "folder").mkdir()
+    (two.data / "folder" / "file").write_text("x")
+    (two.data / "link").symlink_to("file1")
+    fill(two)
+    swap(two)
+
+
+def test_attributes_that_only_the_returning_node_had_are_found_and_kept(two: Two) -> None:
+    """They are changed in place: nothing of them is in the files of the set."""
+    attributed(two)
+    changed = give_attributes(two)
+    (two.data / "touched-here").chmod(0o600)
+    (two.copy / "file2").chmod(0o640)
+    (two.data / "file2").chmod(0o640)
+    report = go(two)
+    assert report.ok, report.problem
+    assert tree(two.data) == tree(two.copy)
+    entries = sets(two)
+    assert {name: entry["what"] for name, entry in entries.items()} == {**changed, "edited": "replaced"}
+    assert all(entry["unmirrored"] for entry in entries.values())
+    assert entries["secret"]["mode"] == 0o600
+    lost = {Path(path).name for path in report.unmirrored}
+    assert lost == {*changed, "edited"}
+    [notice] = told(two)
+    assert {Path(path).name for path in notice["files"]} == lost
+    assert "of 6 only owner, mode or other attributes had been changed" in notice["text"]
+    folder = two.other / "state/backups" / notice["set"]
+    assert json.loads((folder / "manifest.json").read_text())["unmirrored"] == 7
+    noted = {Path(line[0]).name: line for line in map(json.loads, (folder / "attributes.jsonl").open())}
+    assert noted["stream"][-1]["user.DosStream.note:$DATA"] == "mine"
+    assert "system.posix_acl_access" in noted["shared"][-1]
+    # What has no content in the set is passed over when that is put back.
+    restore = f"{ROOT}/scripts/restore_backup"
+    done = two.there(sys.executable, restore, "--all", "--force", notice["set"], check=False)
+    assert done.returncode == 0, done.stderr
+    assert (two.copy / "edited").read_text() == "longer"
+    done = two.there(sys.executable, restore, "--force", notice["set"], f"{two.data}/secret", check=False)
+    assert done.returncode == 2
+    assert "attributes.jsonl" in done.stderr
+    assert go(two).unmirrored == ()
+
+
+def test_attributes_that_a_cut_return_has_changed_are_told(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributed(two)
+    changed = give_attributes(two)
+    finish = sender.Run.finish
+
+    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
+        made = finish(self, control)
+        if "--backup" in self.process.args:  # type: ignore[operator]
+            control.process.kill()
+            raise Failed("cut")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender.Run, "finish", cut)
+        assert not go(two).ok
+    assert go(two).ok
+    assert {name for name, entry in sets(two).items() if entry["what"] == "attributes"} == {*changed}
+    assert {Path(path).name for notice in told(two) for path in notice["files"]} == {*changed, "edited"}
 
 
 def test_what_the_sender_did_not_live_to_tell_is_told_by_the_receiver(
