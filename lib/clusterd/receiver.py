@@ -6,7 +6,7 @@ runs in another process, started by the gate as well, with a lock of its own, so
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clusterd import (
@@ -34,7 +34,7 @@ from clusterd.model import Config, Service
 from clusterd.passes import Done, Record, Returned, Unfinished
 from clusterd.setback import Moment
 from clusterd.tidying import births, forget_sent, note_sent, tidy
-from clusterd.treewalk import walk_since
+from clusterd.treewalk import came_with, walk_since
 
 
 class Session:
@@ -133,6 +133,17 @@ class Session:
             self.found = tuple(_with_age(found, moment.at - passes.TICK))
         return {"count": count, "unmirrored": self.found or ()}
 
+    def _find_moved(self, gone: Sequence[str]) -> None:
+        """Of what is to be deleted, add to what only this node has what may have come here with its folder; but not
+        again once a pass has changed folders here. What is replaced, the other node has.
+        """
+        moment, known = self._since(), dict(self.found or ())
+        if moment is None or self.record.returned:
+            return
+        changed = set(self.folders)
+        found = [path for path in gone if path not in known and came_with(path, changed)]
+        self.found = (*known.items(), *_with_age(found, moment.at - passes.TICK))
+
     def _since(self) -> Moment | None:
         """From when on what was written here may never have been mirrored; None if this is no return."""
         return self.record.alone_since(self.node) if self.record.returns(self.epoch) else None
@@ -145,6 +156,7 @@ class Session:
         guards.check_room(self.service, said.kept)
         if self._since() is not None and self.found is None:
             self._look()
+        self._find_moved(said.gone)
         earlier, listing = self._generation()
         began = setback.now()
         set_id = backups.create(self.service.name, self.node, self.epoch)

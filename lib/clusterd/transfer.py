@@ -165,6 +165,7 @@ class Pass:
         """What the receiver is to know before files change."""
         sent = [item.path for item in output.items if item.sent]
         kept = [item.path for item in output.items if item.kept]
+        gone = [item.path for item in output.deleted] if control.said["returns"] else []
         return Begin(
             self._space(sent),
             folders=[item.path for item in output.deleted if item.folder],
@@ -172,6 +173,7 @@ class Pass:
             named=[item.path for item in output.items if rsync.TEMPORARY.match(os.path.basename(item.path))],
             sent=sent if len(sent) <= LISTED else None,
             kept=kept if len(kept) <= KEPT else (),
+            gone=gone if len(gone) <= KEPT else (),
         )
 
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:

@@ -49,6 +49,20 @@ def walk_since(service: Service, since: float | None, folders: list[str] | None 
                 changed += [each.path] if _changed(about, since) else []
 
 
+def came_with(path: str, changed: set[str]) -> bool:
+    """Whether `path` may have come with a folder that was moved here, in which something was made since: by both its
+    times it is then like any other one. `changed`: the folders that `walk_since` has found changed.
+
+    The folder that it has come into is among these, too. Most of what is so has always been there.
+    """
+    above = os.path.dirname(path)
+    while len(above) > 1:
+        folder, above = above, os.path.dirname(above)
+        if folder in changed and above in changed:
+            return True
+    return False
+
+
 def _inside(folder: str) -> "list[os.DirEntry[str]] | None":
     """What is in it; None if it is gone, or is no folder (any more)."""
     try:

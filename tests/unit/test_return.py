@@ -96,8 +96,8 @@ def test_unmirrored_files_are_found_listed_and_kept(two: Two) -> None:
 def test_a_folder_that_was_moved_in_is_found(two: Two) -> None:
     """The files in it have kept their times; the folder's change time tells. Made in it is what its two times tell."""
     fill(two)
-    (two.data / "old").mkdir()
-    (two.data / "old" / "gone-here").write_text("as mirrored")
+    (two.data / "above" / "old").mkdir(parents=True)
+    (two.data / "above" / "old" / "gone-here").write_text("as mirrored")
     project = two.other / "project"
     (project / "below").mkdir(parents=True)
     (project / "plan").write_text("written long ago, elsewhere")
@@ -105,12 +105,49 @@ def test_a_folder_that_was_moved_in_is_found(two: Two) -> None:
     assert go(two).ok
     swap(two)
     project.rename(two.copy / "project")
-    (two.copy / "old" / "new-there").write_text("written on serv2, never mirrored")
-    (two.data / "old" / "gone-here").unlink()
+    (two.copy / "above" / "old" / "new-there").write_text("written on serv2, never mirrored")
+    (two.data / "above" / "old" / "gone-here").unlink()
     report = go(two, max_delete="10")
     assert report.ok, report.problem
     assert {Path(path).name for path in report.unmirrored} == {"plan", "part", "new-there"}
     assert kept(two, "project/below/part") == "likewise"
+
+
+def test_a_folder_that_was_moved_in_and_written_in_since_is_found(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its times it is like any other in which something was made: so that counts which the pass deletes."""
+    fill(two)
+    (two.data / "old").mkdir()
+    (two.data / "old" / "edited-here").write_text("as mirrored")
+    project = two.other / "project"
+    (project / "below").mkdir(parents=True)
+    (project / "plan").write_text("written long ago, elsewhere")
+    (project / "below" / "part").write_text("likewise")
+    assert go(two).ok
+    swap(two)
+    project.rename(two.copy / "project")
+    (two.copy / "project" / "saved").write_text("written on serv2")
+    (two.copy / "old" / "new-there").write_text("written on serv2")
+    (two.data / "old" / "edited-here").write_text("serv1's, longer")
+    finish = sender.Run.finish
+
+    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
+        made = finish(self, control)
+        if "--backup" in self.process.args:  # type: ignore[operator]
+            control.process.kill()
+            raise Failed("cut")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender.Run, "finish", cut)
+        assert not go(two, max_delete="10").ok
+    (two.data / "old" / "first").write_text("made after what was cut")
+    assert go(two).ok
+    (two.data / "old" / "first").unlink()
+    assert go(two).ok
+    wanted = {"plan", "part", "saved", "new-there"}
+    assert {Path(path).name for notice in told(two) for path in notice["files"]} == wanted
+    assert {Path(name).name for name, entry in sets(two).items() if entry["unmirrored"]} == wanted
+    assert {Path(name).name for name, entry in sets(two).items()} == {*wanted, "edited-here", "first"}
 
 
 def give_attributes(two: Two) -> dict[str, str]:
