@@ -27,7 +27,7 @@ from clusterd import (
     setback,
     strays,
 )
-from clusterd.channel import Channel, Ended, Silent
+from clusterd.channel import PARTS, Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
 from clusterd.leftovers import PATIENCE, above, closed, end_rsync, put_back, recover, spare
 from clusterd.model import Config, Service
@@ -93,12 +93,13 @@ class Session:
             "new": self.record.new(self.service.paths),
             "returns": self.record.returns(self.epoch),
             "partial": paths.PARTIAL,
-            "can": [rsync.LATE],
+            "can": [rsync.LATE, PARTS],
         }
 
     def _answer(self, message: dict[str, Any]) -> bool:
         """Do what the sender asks; whether more is to come."""
         wanted = message.get("do")
+        self.channel.parts = message.get(PARTS) is True
         if wanted == "told" and self.untold:
             strays.forget(self.service.name)
             self.untold = False

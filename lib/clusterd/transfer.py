@@ -18,7 +18,7 @@ SLACK = 10
 LISTED = 100_000
 """Files to be sent of which the receiver is told the names..."""
 KEPT = 500_000
-"""...and files to be replaced or deleted: one message does not take any number (channel.py)."""
+"""...and files to be replaced or deleted: one message does not take any number, and each costs it a look."""
 
 
 class ClocksApart(Failed):
@@ -173,7 +173,7 @@ class Pass:
             named=[item.path for item in output.items if rsync.TEMPORARY.match(os.path.basename(item.path))],
             sent=sent if len(sent) <= LISTED else None,
             kept=kept if len(kept) <= KEPT else (),
-            gone=gone if len(gone) <= KEPT else (),
+            gone=gone if len(gone) <= KEPT or control.channel.parts else (),
         )
 
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from clusterd import passes, paths, sender, setback, state, strays
+from clusterd import channel, passes, paths, sender, setback, state, strays
 from clusterd.errors import Failed
 from clusterd.passes import Done
+from clusterd.peer import Unreachable
 from unit.test_mirror import fill, go, kept, refused, sets, tree
 from unit.twonodes import ROOT, Two
 from unit.twonodes import two_nodes as two_nodes
@@ -38,7 +39,7 @@ def swap(two: Two) -> None:
 def set_back(two: Two, seconds: float) -> None:
     """As if serv2's clock had been set back after its last pass: that pass is in its future by now."""
     code = (
-        "import time; from clusterd import passes, setback; r = passes.read('data');"
+        "import time; from clusterd import channel, passes, setback; r = passes.read('data');"
         f"d = r.sent['serv1']; passes.write(r._replace(sent={{'serv1': d._replace(began=d.began + {seconds})}}));"
     )
     two.there_python(code + f"setback.note({time.time()})")
@@ -301,6 +302,36 @@ def test_a_return_without_any_change_is_complete_at_once(two: Two) -> None:
     assert (report.ok, report.changed, report.backup_set) == (True, 0, None)
     code = "from clusterd import passes; r = passes.read('data'); print(r.received.epoch, r.returns(2), r.returned)"
     assert two.there_python(code).split() == ["2", "False", "None"]
+
+
+def long_list(two: Two) -> int:
+    """More was written on serv2 than one message of the test takes; returns how many files."""
+    fill(two)
+    swap(two)
+    for number in range(6000):
+        (two.copy / f"{number}".rjust(200, "n")).write_text("x")
+    return 6000
+
+
+def test_very_many_files_only_there_are_told_in_parts(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = long_list(two)
+    monkeypatch.setattr(channel, "LONGEST", 1_300_000)
+    report = go(two, max_delete=str(count))
+    assert report.ok, report.problem
+    assert (report.deleted, len(set(report.unmirrored))) == (count, count)
+
+
+def test_too_many_files_only_there_for_an_older_program_are_a_trouble_of_their_own(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told: a peer that cannot be reached is not."""
+    long_list(two)
+    send = channel.Channel.send
+    monkeypatch.setattr(channel, "LONGEST", 1_000_000)
+    monkeypatch.setattr(channel.Channel, "send", lambda self, **said: send(self, **{**said, "parts": False}))
+    with pytest.raises(Failed, match="too many files") as caught:
+        go(two, max_delete="6000")
+    assert not isinstance(caught.value, Unreachable)
 
 
 def test_files_only_there_have_a_budget_of_their_own(two: Two) -> None:
