@@ -28,6 +28,8 @@ class Begin(NamedTuple):
     """All whose content it will send; None: too many, or an older program does not say."""
     kept: Sequence[str] = ()
     """What it will replace or delete; an older program does not say."""
+    gone: Sequence[str] = ()
+    """On the way back: what of it it will delete; likewise."""
 
 
 class End(NamedTuple):
@@ -51,7 +53,8 @@ def begin(service: Service, message: dict[str, Any]) -> Begin:
     named = _paths(service, message, "named") if "named" in message else []
     sent = _paths(service, message, "sent") if message.get("sent") is not None else None
     kept = _paths(service, message, "kept") if "kept" in message else []
-    return Begin(space, folders, _paths(service, message, "both"), named, sent, kept)
+    gone = _paths(service, message, "gone") if "gone" in message else []
+    return Begin(space, folders, _paths(service, message, "both"), named, sent, kept, gone)
 
 
 def end(service: Service, message: dict[str, Any]) -> End:

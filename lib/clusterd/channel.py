@@ -7,10 +7,16 @@ import threading
 import time
 from typing import Any
 
-from clusterd.errors import ClusterdError
+from clusterd.errors import ClusterdError, Failed
 
 LONGEST = 1 << 28
 """Bytes of one message; a list of a million paths has room."""
+PARTS = "parts"
+"""What an end says that takes longer lists than that, in several messages."""
+PART = 5000
+"""So many of a list go in one of them, however long paths are."""
+MOST = 1 << 32
+"""Bytes of all of them."""
 TICK = 2.0
 """Seconds between two signs of life."""
 
@@ -23,6 +29,16 @@ class Silent(ClusterdError):
     """Nothing came in time."""
 
 
+class TooLong(Failed):
+    """There is more to be said than goes in one message, or in all of its parts; a person has to see to it."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"too many files: the list of them is longer than {most >> 20} MiB; with one version of clusterd on both "
+            f"nodes it may have {MOST >> 20} MiB"
+        )
+
+
 class Channel:
     """Messages to and from the other end, over two file descriptors."""
 
@@ -31,14 +47,27 @@ class Channel:
         self.outgoing = outgoing
         self.buffer = b""
         self.turn = threading.Lock()
+        self.parts = False
+        """The other end takes parts."""
 
     def send(self, **message: Any) -> None:
-        """Send one message.
+        """Send one message; long lists go before it, in parts.
 
         Raises:
             Ended: nobody reads any more.
+            TooLong: the other end would not take it.
         """
+        for key, value in message.items() if self.parts else ():
+            if isinstance(value, list | tuple) and len(value) > PART:
+                for first in range(0, len(value), PART):
+                    self._write({"part": {key: value[first : first + PART]}})
+                message = {**message, key: ()}
+        self._write(message)
+
+    def _write(self, message: dict[str, Any]) -> None:
         data = memoryview(json.dumps(message).encode() + b"\n")
+        if len(data) > LONGEST:
+            raise TooLong(LONGEST)
         try:
             with self.turn:
                 while data:
@@ -47,22 +76,31 @@ class Channel:
             raise Ended(f"the connection ended: {error.strerror}") from None
 
     def receive(self, timeout: float) -> dict[str, Any]:
-        """The next message; signs of life only prolong the wait.
+        """The next message, with its parts; signs of life only prolong the wait.
 
         Raises:
             Ended: there will be none.
             Silent: nothing, not even a sign of life, within `timeout` seconds.
+            TooLong: it is, or they are.
         """
+        parts: dict[str, list[Any]] = {}
+        size = 0
         while True:
             line = self._line(time.monotonic() + timeout)
+            size += len(line)
+            if size > MOST:
+                raise TooLong(MOST)
             try:
                 message = json.loads(line)
             except (ValueError, RecursionError):
                 raise Ended(f"no sensible answer: {line[:80]!r}") from None
             if not isinstance(message, dict):
                 raise Ended(f"no sensible answer: {line[:80]!r}")
-            if message:
-                return message
+            if message.keys() == {"part"}:
+                _add(parts, message["part"])
+            elif message:
+                _add(parts, {key: message[key] for key in parts if key in message})
+                return {**message, **parts}
 
     def _line(self, end: float) -> bytes:
         pieces = [self.buffer]
@@ -73,8 +111,10 @@ class Channel:
                 raise Silent("no answer in time")
             piece = os.read(self.incoming, 1 << 16)
             size += len(piece)
-            if not piece or size > LONGEST:
+            if not piece:
                 raise Ended("the connection ended")
+            if size > LONGEST and b"\n" not in piece:
+                raise TooLong(LONGEST)
             pieces.append(piece)
         line, _, self.buffer = b"".join(pieces).partition(b"\n")
         return line
@@ -82,6 +122,14 @@ class Channel:
     def alive(self) -> "Alive":
         """A sign of life every `TICK` seconds, for use in a ``with`` statement around work that takes its time."""
         return Alive(self)
+
+
+def _add(parts: dict[str, list[Any]], more: Any) -> None:
+    """Put the lists in `more` behind those that came before."""
+    if not isinstance(more, dict) or not all(isinstance(value, list) for value in more.values()):
+        raise Ended(f"no sensible answer: a part of {str(more)[:80]!r}")
+    for key, value in more.items():
+        parts.setdefault(key, []).extend(value)
 
 
 class Alive:

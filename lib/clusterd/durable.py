@@ -1,7 +1,9 @@
 """What counts as complete is on the disk first: at the receiver, after a roll back, and at the sender as well.
 
 What was sent came from the page cache. After a power cut a file that a program overwrites in place may have its new
-time and size and its old content, and would be taken for the one that the peer has.
+time and size and its old content, and would be taken for the one that the peer has. And a page that a program has
+mapped, and that the disk has not got yet, takes further stores without any new time: so what is going to be sent is
+written before it is read as well.
 """
 
 import os
@@ -29,7 +31,7 @@ def settle(sent: Sequence[str], paths: Iterable[str]) -> None:
                 _fsync(path)
             return
     except OSError as error:
-        raise Failed(f"{error.filename or 'sync'}: {error.strerror}: what was sent may not be on this disk") from None
+        raise Failed(f"{error.filename or 'sync'}: {error.strerror}: what is sent may not be on this disk") from None
     sync(paths)
 
 

@@ -156,6 +156,15 @@ def included(service: Service) -> list[str]:
     return sorted(item.path for item in found if item.path.startswith(tops))
 
 
+def of(opened: Opened, path: str) -> Was | None:
+    """What one path is now; None if there is nothing."""
+    about = opened.lstat(path)
+    try:
+        return about and _was(opened, path, about)
+    except FileNotFoundError:
+        return None
+
+
 def _was(opened: Opened, path: str, about: os.stat_result) -> Was:
     fd, name = opened.above(path)
     target = ""

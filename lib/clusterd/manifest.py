@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from clusterd.beneath import Opened
 from clusterd.errors import Failed
 from clusterd.log import shown as shown
 
@@ -30,6 +31,8 @@ ROLLBACK = "rollback"
 
 REPLACED = "replaced"
 DELETED = "deleted"
+ATTRIBUTES = "attributes"
+"""Of a returning node alone: no content was replaced, but owner, mode, or other attributes; see `note_attributes`."""
 FOLDER = "folder"
 FILE = "file"
 
@@ -43,6 +46,7 @@ KINDS = {
     stat.S_IFBLK: "device",
 }
 """How an entry's type is written."""
+_NOTED = "attributes.jsonl"
 
 
 class Change(NamedTuple):
@@ -59,7 +63,7 @@ class Entry(NamedTuple):
     path: str
     """Absolute, as it was at the receiver."""
     what: str
-    """REPLACED or DELETED."""
+    """REPLACED, DELETED or ATTRIBUTES."""
     kind: str
     """One of KINDS."""
     size: int
@@ -112,7 +116,7 @@ class Known(NamedTuple):
 
 
 def walk(top: str, known: Known) -> Iterator[Entry]:
-    """Everything below the folder `top`; no symlink is followed.
+    """Everything below the folder `top`; no symlink is followed. Then what has got other attributes.
 
     A folder is an entry only if it is empty and no longer there: the others merely lead to something.
     """
@@ -131,6 +135,57 @@ def walk(top: str, known: Known) -> Iterator[Entry]:
             else:
                 yield _entry(path, item.stat(follow_symlinks=False), known)
         pending.extend(reversed(folders))
+    yield from _attributes(top, known)
+
+
+def note_attributes(folder: str, found: Iterable[str]) -> None:
+    """Write down, durably, into the set `folder`, what the paths `found` are like before a pass gives them attributes.
+
+    Only the receiver of a way back does so, of what was changed there alone: a pass keeps old contents, but changes
+    owner, mode, ACLs and extended attributes in place.
+    """
+    from clusterd import generation
+
+    with open(f"{folder}/{_NOTED}", "w", encoding="ascii") as file, Opened() as opened:
+        for path in found:
+            was = generation.of(opened, path)
+            if was:
+                file.write(json.dumps(was) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _attributes(top: str, known: Known) -> Iterator[Entry]:
+    """What has other attributes now than were noted, and is not in the set with its old ones."""
+    from clusterd import generation
+
+    noted = f"{os.path.dirname(top)}/{_NOTED}"
+    if not os.path.lexists(noted):
+        return
+    with open(noted, encoding="ascii") as file, Opened() as opened:
+        for line in file:
+            try:
+                was = generation.Was(*json.loads(line))
+            except (ValueError, TypeError):
+                return  # the node went down while it was written: the pass had changed nothing
+            now = generation.of(opened, was.path)
+            folder = was.kind == stat.S_IFDIR
+            if now is None or now.kind != was.kind or (not folder and os.path.lexists(top + was.path)):
+                continue
+            # A folder's time is that of what is in it.
+            if was.attributes != now.attributes._replace(mtime=was.mtime if folder else now.mtime):
+                yield Entry(
+                    was.path,
+                    ATTRIBUTES,
+                    KINDS[was.kind],
+                    0,
+                    was.mtime,
+                    stat.S_IMODE(was.mode),
+                    was.uid,
+                    was.gid,
+                    unmirrored=True,
+                    both=was.path in known.both,
+                )
 
 
 def write(path: str, found: Iterable[Entry]) -> Iterator[Entry]:
@@ -181,7 +236,8 @@ def count(made: Summary, found: Iterable[Entry]) -> Summary:
     for entry in found:
         counts["entries"] += 1
         counts["bytes"] += entry.size
-        counts[entry.what] += 1
+        if entry.what in counts:
+            counts[entry.what] += 1
         counts["unmirrored"] += entry.unmirrored
         counts["both"] += entry.both
     return made._replace(**counts)

@@ -6,7 +6,7 @@ runs in another process, started by the gate as well, with a lock of its own, so
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clusterd import (
@@ -18,21 +18,23 @@ from clusterd import (
     guards,
     lock,
     log,
+    manifest,
     model,
     passes,
     paths,
     rehome,
+    rsync,
     setback,
     strays,
 )
-from clusterd.channel import Channel, Ended, Silent
+from clusterd.channel import PARTS, Channel, Ended, Silent
 from clusterd.errors import ClusterdError, Failed
 from clusterd.leftovers import PATIENCE, above, closed, end_rsync, put_back, recover, spare
 from clusterd.model import Config, Service
 from clusterd.passes import Done, Record, Returned, Unfinished
 from clusterd.setback import Moment
 from clusterd.tidying import births, forget_sent, note_sent, tidy
-from clusterd.treewalk import walk_since
+from clusterd.treewalk import came_with, walk_since
 
 
 class Session:
@@ -47,6 +49,8 @@ class Session:
         self.began = setback.now()
         self.set = ""
         self.found: tuple[tuple[str, bool], ...] | None = None
+        self.folders: list[str] = []
+        """Those that may have got other attributes here alone."""
         self.untold = False
         """The sender has been answered what only this node had, and has not said yet that a person is told."""
         self.record = Record(service.name)
@@ -89,11 +93,13 @@ class Session:
             "new": self.record.new(self.service.paths),
             "returns": self.record.returns(self.epoch),
             "partial": paths.PARTIAL,
+            "can": [rsync.LATE, PARTS],
         }
 
     def _answer(self, message: dict[str, Any]) -> bool:
         """Do what the sender asks; whether more is to come."""
         wanted = message.get("do")
+        self.channel.parts = message.get(PARTS) is True
         if wanted == "told" and self.untold:
             strays.forget(self.service.name)
             self.untold = False
@@ -117,7 +123,8 @@ class Session:
         moment = self._since()
         since = None if moment is None else moment.earliest() - passes.TICK
         count, found = 0, []
-        for path, _, new in walk_since(self.service, since):
+        self.folders.clear()
+        for path, _, new in walk_since(self.service, since, self.folders):
             count += 1
             if new:
                 found.append(path)
@@ -126,6 +133,17 @@ class Session:
         elif moment is not None:
             self.found = tuple(_with_age(found, moment.at - passes.TICK))
         return {"count": count, "unmirrored": self.found or ()}
+
+    def _find_moved(self, gone: Sequence[str]) -> None:
+        """Of what is to be deleted, add to what only this node has what may have come here with its folder; but not
+        again once a pass has changed folders here. What is replaced, the other node has.
+        """
+        moment, known = self._since(), dict(self.found or ())
+        if moment is None or self.record.returned:
+            return
+        changed = set(self.folders)
+        found = [path for path in gone if path not in known and came_with(path, changed)]
+        self.found = (*known.items(), *_with_age(found, moment.at - passes.TICK))
 
     def _since(self) -> Moment | None:
         """From when on what was written here may never have been mirrored; None if this is no return."""
@@ -139,10 +157,14 @@ class Session:
         guards.check_room(self.service, said.kept)
         if self._since() is not None and self.found is None:
             self._look()
+        self._find_moved(said.gone)
         earlier, listing = self._generation()
         began = setback.now()
         set_id = backups.create(self.service.name, self.node, self.epoch)
-        backups.note(set_id, unmirrored=[path for path, _ in self.found or ()], both=said.both)
+        alone = [path for path, _ in self.found or ()]
+        backups.note(set_id, unmirrored=alone, both=said.both)
+        if self.found or self.folders:
+            manifest.note_attributes(backups.folder(set_id), dict.fromkeys((*alone, *self.folders)))
         backups.keep_folders(set_id, said.folders)
         note_sent(set_id, said.sent)
         self.record = passes.write(
@@ -209,27 +231,29 @@ class Session:
 
     def _close(self, said: asked.End) -> dict[str, Any]:
         if not self.set:
-            return {"set": "", "unmirrored": (), "both": (), "why": ""}
+            return {"set": "", "unmirrored": (), "both": (), "attributes": (), "why": ""}
         why = "" if said.complete else daemon.complaints(self.service.name)
         if not said.complete and self.record.unfinished:
             tidy(self.service, self.record.unfinished)
             spare(self.record.unfinished)
         forget_sent(self.set)
-        if self.found:
+        if self.found or self.folders:
             strays.note(self.service.name, self.set)
         summary = backups.finish(self.set, complete=said.complete, entries_hint=said.changes)
         self.set = ""
         if not said.complete and self.record.unfinished:
             self.record = closed(self.record, summary.set if summary.entries else "")
         marked = backups.entries(summary.set) if summary.unmirrored or summary.both else ()
-        lost = [(entry.path, entry.unmirrored, entry.both) for entry in marked if entry.unmirrored or entry.both]
-        self.untold = bool(self.found and lost)
-        if self.found and not lost:
+        lost = [entry for entry in marked if entry.unmirrored or entry.both]
+        alone = bool(self.found or self.folders)
+        self.untold = bool(alone and lost)
+        if alone and not lost:
             strays.forget(self.service.name)
         return {
             "set": summary.set if summary.entries else "",
-            "unmirrored": [path for path, unmirrored, _ in lost if unmirrored],
-            "both": [path for path, _, both in lost if both],
+            "unmirrored": [entry.path for entry in lost if entry.unmirrored],
+            "both": [entry.path for entry in lost if entry.both],
+            "attributes": [entry.path for entry in lost if entry.what == manifest.ATTRIBUTES],
             "why": why,
         }
 

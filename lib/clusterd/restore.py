@@ -63,7 +63,7 @@ def choose(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
     """The entries that `wanted` names: files, or folders with all that is below them.
 
     Raises:
-        Usage: one of them names nothing in the set.
+        Usage: one of them names nothing in the set, or what has only got other attributes.
     """
     known = list(entries)
     chosen: dict[str, Entry] = {}
@@ -72,6 +72,8 @@ def choose(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
         found = [entry for entry in known if entry.path == name or entry.path.startswith(f"{name.rstrip('/')}/")]
         if not found:
             raise Usage(f"{shown(path)}: not in this backup set (its paths are absolute)")
+        if all(entry.what == manifest.ATTRIBUTES for entry in found):
+            raise Usage(f"{shown(path)}: only its owner, mode or such was changed: see attributes.jsonl in the set")
         chosen.update((entry.path, entry) for entry in found)
     return sorted(chosen.values())
 
@@ -140,6 +142,8 @@ def plan(entries: Iterable[Entry], known: list[Place]) -> list[Job]:
     replaces: dict[Place, list[str]] = {}
     problems: dict[str, None] = {}
     for entry in entries:
+        if entry.what == manifest.ATTRIBUTES:
+            continue
         place = next((place for place in known if entry.path.startswith(place.path)), None)
         if place is None:
             problems[f"{shown(entry.path)}: in no mirrored path (any more); use --to DIR"] = None

@@ -20,6 +20,8 @@ CAPPED = 25
 """Exit code: --max-delete stopped the deletions."""
 PLAN = "plan"
 """In place of a backup set: a dry run, which changes nothing."""
+LATE = "delete-delay"
+"""The option by which deletions wait until all updates are in their place."""
 
 TEMPORARY = re.compile(r"\..+\.[A-Za-z0-9]{6}\Z", re.DOTALL)
 """The name that rsync gives a file until it is whole. A user's .vimrc.backup is called like one, too."""
@@ -114,6 +116,7 @@ def argv(
     max_delete: int = 0,
     progress: bool = False,
     partial: bool = True,
+    late: bool = True,
 ) -> list[str]:
     """The command line of one run on the sender.
 
@@ -128,6 +131,7 @@ def argv(
         max_delete: the cap on deletions, with `backup`.
         progress: have rsync print it.
         partial: the peer takes our name for the folder of delayed updates; an older program does not.
+        late: it takes the word by which what is to go goes when all that comes is in its place; likewise.
     """
     set_id = backup[0] if backup else PLAN
     made = [
@@ -135,7 +139,9 @@ def argv(
         # Everything that a file has; names and times exactly: -1 compares nanoseconds as well.
         *("-aHAX", "--numeric-ids", "--sparse", "--modify-window=-1"),
         # Below the same absolute paths; folders above them are made if missing, and else left alone.
-        *("--relative", "--no-implied-dirs", "--delete", f"--timeout={math.ceil(timeout)}"),
+        *("--relative", "--no-implied-dirs", f"--timeout={math.ceil(timeout)}"),
+        # A pass that is cut leaves what was moved under its old name, until it is there under the new one.
+        f"--{LATE}" if backup and late else "--delete",
         *("--stats", "--no-human-readable", f"--out-format={_MARK} %i %n"),
         "--whole-file" if service.whole_file else "--no-whole-file",
         # The receiver's hook wants to see every word at once.
@@ -218,16 +224,16 @@ pre-xfer exec = /bin/sh {hook}
 _ACCEPTED = (
     *("recursive", "links", "hard-links", "perms", "times", "owner", "group", "D", "devices", "specials"),
     *("acls", "xattrs", "numeric-ids", "sparse", "modify-window", "relative", "inc-recursive"),
-    *("no-implied-dirs", "no-inc-recursive", "no-r", "delete", "delete-during", "max-delete", "delay-updates"),
+    *("no-implied-dirs", "no-inc-recursive", "no-r", "delete", "delete-during", LATE, "max-delete"),
     *("backup", "backup-dir", "timeout", "whole-file", "no-whole-file", "bwlimit", "stats", "verbose", "info"),
-    *("partial-dir", "itemize-changes", "log-format"),
+    *("delay-updates", "partial-dir", "itemize-changes", "log-format"),
 )
 """Options of the client that the receiving daemon takes; every other ends the transfer before it begins. The asterisk
 spares protect-args, with which it would wait for a second list of words.
 """
 WORDS = (
-    *("server", "numeric-ids", "delete", "delete-during", "delay-updates", "stats", "no-whole-file", "no-W"),
-    *("no-r", "no-inc-recursive"),
+    *("server", "numeric-ids", "delete", "delete-during", LATE, "delay-updates", "stats", "no-whole-file"),
+    *("no-W", "no-r", "no-inc-recursive"),
 )
 """Those that our own sender says, as a word; each rsync from 3.1 on says some of them."""
 VALUES = ("log-format", "max-delete", "modify-window", "timeout", "bwlimit", "info")

@@ -11,7 +11,7 @@ from typing import Any
 
 from clusterd import log, passes, peer, rsync, run
 from clusterd.asked import Begin
-from clusterd.channel import Alive, Channel, Ended, Silent
+from clusterd.channel import PARTS, Alive, Channel, Ended, Silent
 from clusterd.errors import BUSY, NOT_PERMITTED, Busy, ClusterdError, Failed, NotPermitted
 from clusterd.model import Config, Node, Service
 
@@ -82,6 +82,7 @@ class Control:
     def hello(self) -> None:
         """The gate's first answer: the pass is let in, and how things are there."""
         self.said = self._receive(peer.CONNECT + self.config.mirror.timeout)
+        self.channel.parts = PARTS in self.said.get("can", ())
         self.between = (self.began, time.time())
 
     def skew(self) -> float:
@@ -121,7 +122,7 @@ class Control:
     def ask(self, what: str, **facts: Any) -> dict[str, Any]:
         """One question, one answer."""
         try:
-            self.channel.send(do=what, **facts)
+            self.channel.send(do=what, parts=True, **facts)
         except Ended as error:
             raise self._gone(error) from None
         return self._receive(self.config.mirror.timeout)

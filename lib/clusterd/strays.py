@@ -6,14 +6,22 @@ so is what the sender did not live to tell: the receiver keeps a note of it unti
 
 from collections.abc import Sequence
 
-from clusterd import backups, log, paths, state
+from clusterd import backups, log, manifest, paths, state
 from clusterd.errors import Failed
 from clusterd.model import Config
 
 
-def tell(config: Config, service: str, node: str, kept: str, unmirrored: Sequence[str], both: Sequence[str]) -> None:
+def tell(
+    config: Config,
+    service: str,
+    node: str,
+    kept: str,
+    unmirrored: Sequence[str],
+    both: Sequence[str],
+    attributes: Sequence[str] = (),
+) -> None:
     """The notice: `unmirrored` had been written on `node` only, `both` are those of them that were changed elsewhere
-    as well; all of them are in the backup set `kept` there.
+    as well, `attributes` those of which nothing else was changed; all of them are in the backup set `kept` there.
     """
     from clusterd import notify
 
@@ -21,11 +29,15 @@ def tell(config: Config, service: str, node: str, kept: str, unmirrored: Sequenc
         f"{service}: {len(unmirrored)} files had been written on {node} and never mirrored, "
         f"{len(both)} of them changed on both nodes"
     )
+    did = f"They are kept on {node}, in the backup set {kept}."
+    if attributes:
+        text += f"; of {len(attributes)} only owner, mode or other attributes had been changed"
+        did += " What owner, mode and other attributes had been is in its attributes.jsonl."
     notify.tell_detached(
         config,
         "unmirrored-found",
         text,
-        did=f"They are kept on {node}, in the backup set {kept}.",
+        did=did,
         subject=f"{service} {kept}",  # the next set is news, too
         service=service,
         peer=node,
@@ -46,7 +58,9 @@ def tell_kept(config: Config, service: str, kept: str) -> None:
         return  # there was nothing in it, and it is gone
     if marked:
         unmirrored = [each.path for each in marked if each.unmirrored]
-        tell(config, service, made.receiver, kept, unmirrored, [each.path for each in marked if each.both])
+        both = [each.path for each in marked if each.both]
+        attributes = [each.path for each in marked if each.what == manifest.ATTRIBUTES]
+        tell(config, service, made.receiver, kept, unmirrored, both, attributes)
 
 
 def note(service: str, kept: str) -> None:

@@ -18,7 +18,7 @@ SLACK = 10
 LISTED = 100_000
 """Files to be sent of which the receiver is told the names..."""
 KEPT = 500_000
-"""...and files to be replaced or deleted: one message does not take any number (channel.py)."""
+"""...and files to be replaced or deleted: one message does not take any number, and each costs it a look."""
 
 
 class ClocksApart(Failed):
@@ -165,6 +165,7 @@ class Pass:
         """What the receiver is to know before files change."""
         sent = [item.path for item in output.items if item.sent]
         kept = [item.path for item in output.items if item.kept]
+        gone = [item.path for item in output.deleted] if control.said["returns"] else []
         return Begin(
             self._space(sent),
             folders=[item.path for item in output.deleted if item.folder],
@@ -172,12 +173,16 @@ class Pass:
             named=[item.path for item in output.items if rsync.TEMPORARY.match(os.path.basename(item.path))],
             sent=sent if len(sent) <= LISTED else None,
             kept=kept if len(kept) <= KEPT else (),
+            gone=gone if len(gone) <= KEPT or control.channel.parts else (),
         )
 
     def _send(self, control: Control, plan: Plan, backup: tuple[str, str], progress: bool) -> Report:
         cap = min(plan.limit, len(plan.output.deleted) + SLACK)
+        # What a program has mapped and written gets a new time with its next store only if the disk has it before.
+        durable.settle([item.path for item in plan.output.items if item.sent], self.service.paths)
         # One run only: a second one would put its old versions in the place of the first one's, in the same set.
-        argv = self._argv(control, backup=backup, max_delete=cap, progress=progress)
+        late = rsync.LATE in control.said.get("can", ()) and not _folded(plan.output)
+        argv = self._argv(control, backup=backup, max_delete=cap, progress=progress, late=late)
         made = Run(argv, progress).finish(control)
         items = made.output.items
         failed = made.code != 0 and not made.harmless(self.began.at)
@@ -187,9 +192,8 @@ class Pass:
         ]
         ended = control.finish(complete=not problem, entries=self._entries(made), changes=kept)
         if ended["unmirrored"] or ended["both"]:
-            strays.tell(
-                self.config, self.service.name, self.node.name, ended["set"], ended["unmirrored"], ended["both"]
-            )
+            found = (ended["set"], ended["unmirrored"], ended["both"], ended.get("attributes", ()))
+            strays.tell(self.config, self.service.name, self.node.name, *found)
             control.told()
         if failed:
             problem = made.why(ended.get("why", ""))
@@ -280,3 +284,10 @@ class Pass:
                 seconds=round(report.seconds, 2),
             )
         return report
+
+
+def _folded(output: rsync.Output) -> bool:
+    """Whether a name that is to go stands here for another file: in a casefolded folder the two differ in case only.
+    There the old one has to go first, or the new one is taken for it, and goes with it.
+    """
+    return any(os.path.lexists(item.path) for item in output.deleted)

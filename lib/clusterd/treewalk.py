@@ -16,50 +16,68 @@ def walk(service: Service) -> Iterator[tuple[str, os.stat_result]]:
         yield path, about
 
 
-def walk_since(service: Service, since: float | None) -> Iterator[Found]:
+def walk_since(service: Service, since: float | None, folders: list[str] | None = None) -> Iterator[Found]:
     """The same, and whether it was changed, or came here, at that time or later (wall clock; None: nothing did).
 
-    What is in a folder that was moved here has kept all its own times.
+    What is in a folder that was moved here has kept all its own times. To `folders` those are added that were changed,
+    if only by what was made in them.
     """
+    changed: list[str] = [] if folders is None else folders
     pending = []
     for path in service.paths:
-        if path.endswith("/"):
+        if os.path.lexists(path):
+            about = os.lstat(path.rstrip("/"))
+            if not path.endswith("/"):
+                yield path, about, _changed(about, since)
+                continue
             pending.append((path.rstrip("/"), False))
-        elif os.path.lexists(path):
-            about = os.lstat(path)
-            yield path, about, _changed(about, since)
+            changed += [path.rstrip("/")] if _changed(about, since) else []
     while pending:
         folder, moved = pending.pop()
-        try:
-            with os.scandir(folder) as found:
-                inside = list(found)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if not inside:
+        inside = _inside(folder)
+        if not inside and inside is not None:
             with contextlib.suppress(FileNotFoundError):
                 about = os.lstat(folder)
                 yield folder, about, moved or _changed(about, since)
-        for each in inside:
-            if each.is_dir(follow_symlinks=False):
-                pending.append((each.path, moved or _moved(each, since)))
-                continue
+        for each in inside or ():
             with contextlib.suppress(FileNotFoundError):
                 about = each.stat(follow_symlinks=False)
-                yield each.path, about, moved or _changed(about, since)
+                if not each.is_dir(follow_symlinks=False):
+                    yield each.path, about, moved or _changed(about, since)
+                    continue
+                pending.append((each.path, moved or _moved(about, since)))
+                changed += [each.path] if _changed(about, since) else []
+
+
+def came_with(path: str, changed: set[str]) -> bool:
+    """Whether `path` may have come with a folder that was moved here, in which something was made since: by both its
+    times it is then like any other one. `changed`: the folders that `walk_since` has found changed.
+
+    The folder that it has come into is among these, too. Most of what is so has always been there.
+    """
+    above = os.path.dirname(path)
+    while len(above) > 1:
+        folder, above = above, os.path.dirname(above)
+        if folder in changed and above in changed:
+            return True
+    return False
+
+
+def _inside(folder: str) -> "list[os.DirEntry[str]] | None":
+    """What is in it; None if it is gone, or is no folder (any more)."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _changed(about: os.stat_result, since: float | None) -> bool:
     return since is not None and about.st_ctime >= since
 
 
-def _moved(folder: "os.DirEntry[str]", since: float | None) -> bool:
+def _moved(about: os.stat_result, since: float | None) -> bool:
     """Whether a folder may have been moved here: its change time is new, and its modification time is not the same, as
     it is where something was made in it. So it is where its owner or mode was changed: better once too often.
     """
-    if since is None:
-        return False
-    try:
-        about = folder.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return False
     return _changed(about, since) and about.st_ctime_ns > about.st_mtime_ns

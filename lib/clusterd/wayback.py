@@ -169,7 +169,9 @@ class Way:
         assert old is not None
         if (old.st_dev, old.st_ino) == (about.st_dev, about.st_ino):
             return True
-        # The number of a file that is gone is soon another one's; only the content tells.
+        # The number of a file that is gone is soon another one's; only the content tells, and whose it is: a link to a
+        # new file may have taken its place that has another owner.
+        alike = alike and (about.st_uid, about.st_gid) == (was.uid, was.gid)
         return alike and self._alike(kept, was.path)
 
     def _alike(self, kept: str, path: str) -> bool:

@@ -694,6 +694,7 @@ credible: dict[str, st.SearchStrategy[Any]] = {
     "both": st.lists(some_path, max_size=3),
     "sent": st.lists(some_path, max_size=3),
     "kept": st.lists(some_path, max_size=3),
+    "gone": st.lists(some_path, max_size=3),
     "complete": st.booleans(),
     "entries": st.integers(-1, 10**20),
     "changes": st.lists(st.tuples(some_path, st.sampled_from(["replaced", "deleted", "x"])).map(list), max_size=3),
@@ -798,7 +799,7 @@ def test_what_is_taken_from_a_message_is_below_the_service(
         except Failed:
             continue
         if isinstance(taken, asked.Begin):
-            named = [*taken.folders, *taken.both, *taken.named, *(taken.sent or ()), *taken.kept]
+            named = [*taken.folders, *taken.both, *taken.named, *(taken.sent or ()), *taken.kept, *taken.gone]
         else:
             named = [path for path, _ in taken.changes]
         for path in named:

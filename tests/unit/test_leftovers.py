@@ -214,13 +214,48 @@ def test_a_peer_with_an_older_program_is_not_told_of_the_folder(two: Two, monkey
 
     def older(control: sender.Control) -> None:
         hello(control)
-        del control.said["partial"]
+        del control.said["partial"], control.said["can"]
 
     monkeypatch.setattr(rsync, "argv", note)
     assert go(two).ok
     assert f"--partial-dir={paths.PARTIAL}" in said[-1]
+    assert "--delete-delay" in said[-1]
     monkeypatch.setattr(sender.Control, "hello", older)
     (two.data / "new").write_text("x")
     assert go(two).ok
     assert "--delay-updates" in said[-1]
-    assert f"--partial-dir={paths.PARTIAL}" not in said[-1]
+    assert "--delete" in said[-1]
+    assert not {f"--partial-dir={paths.PARTIAL}", "--delete-delay"} & set(said[-1])
+
+
+def test_where_case_does_not_count_the_old_name_goes_first(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the receiver finds the new name there already, by the old one, and deletes that afterwards."""
+    said: list[list[str]] = []
+    argv, lexists = rsync.argv, os.path.lexists
+
+    def note(*words: Any, **how: Any) -> list[str]:
+        said.append(argv(*words, **how))
+        return said[-1]
+
+    (two.data / "Report").write_text("x")
+    assert go(two).ok
+    (two.data / "Report").rename(two.data / "report")
+    monkeypatch.setattr(rsync, "argv", note)
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "lexists", lambda path: lexists(str(path).replace("Report", "report")))
+        assert go(two).ok
+    assert "--delete" in said[-1]
+    assert "--delete-delay" not in said[-1]
+    assert sorted(os.listdir(two.copy)) == sorted(os.listdir(two.data))
+
+
+def test_very_many_deletions_that_wait(two: Two) -> None:
+    """More names than rsync keeps in its memory: it writes them down, where it can."""
+    for number in range(500):
+        (two.data / f"a file with a name that takes its room, and its number {number}").write_text("x")
+    assert go(two).ok
+    for each in two.data.glob("a file*"):
+        each.unlink()
+    report = go(two, max_delete="500")
+    assert (report.ok, report.deleted) == (True, 500)
+    assert tree(two.data) == tree(two.copy)

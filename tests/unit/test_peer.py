@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clusterd import model, paths, peer, state, view
+from clusterd import channel, model, paths, peer, state, view
 from clusterd.channel import Channel, Ended, Silent
 from unit.test_mirror import fill, go, tree
 from unit.twonodes import ROOT, Two
@@ -174,6 +174,38 @@ def test_silence_and_the_end_are_told_apart() -> None:
         one, other = pipes()
         os.write(one.outgoing, rubbish)
         with pytest.raises(Ended):
+            other.receive(1)
+
+
+def test_long_lists_go_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "PART", 3)
+    monkeypatch.setattr(channel, "LONGEST", 60)
+    one, other = pipes()
+    one.parts = True
+    names = [f"name{number}" for number in range(20)]
+    one.send(do="x", names=names, few=["a"], more=tuple(names[:4]))
+    one.send(do="y")
+    assert other.receive(1) == {"do": "x", "names": names, "few": ["a"], "more": names[:4]}
+    assert other.receive(1) == {"do": "y"}
+    one.parts = False
+    with pytest.raises(channel.TooLong, match="too many files"):
+        one.send(do="x", names=names)
+    os.write(one.outgoing, b"x" * 61)
+    with pytest.raises(channel.TooLong):
+        other.receive(1)
+
+
+def test_parts_are_bounded_and_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "MOST", 100)
+    one, other = pipes()
+    for _ in range(6):
+        os.write(one.outgoing, b'{"part": {"x": [1]}}\n')
+    with pytest.raises(channel.TooLong):
+        other.receive(1)
+    for rubbish in (b'{"part": 1}\n', b'{"part": {"x": 1}}\n', b'{"part": {"x": [1]}}\n{"x": 1}\n'):
+        one, other = pipes()
+        os.write(one.outgoing, rubbish)
+        with pytest.raises(Ended, match="no sensible answer"):
             other.receive(1)
 
 

@@ -336,6 +336,29 @@ def test_a_sender_that_falls_silent_is_known_at_the_receiver(two: Two) -> None:
     assert "pass-interrupted" in events
 
 
+def test_a_folder_that_was_renamed_is_there_under_one_of_its_names(two: Two) -> None:
+    """Its new files come into their place at the very end: until then the old ones stay."""
+    two.configure("max_delete = 10\nbandwidth = 500\nwhole_file = yes")
+    (two.data / "projects").mkdir()
+    names = [f"plan{number}" for number in range(4)]
+    for name in names:
+        (two.data / "projects" / name).write_bytes(os.urandom(300_000))
+    process = begin(two)
+    process.wait()
+    assert sorted(os.listdir(two.copy / "projects")) == names
+    (two.data / "projects").rename(two.data / "archive")
+    process = begin(two)
+    assert open_set(two)
+    wait(lambda: list(two.copy.glob("archive/.plan*")))
+    kill_sender(two, process)
+    process.wait()
+    assert take_over(two)
+    assert sorted(os.listdir(two.copy / "projects")) == names
+    assert os.listdir(two.copy / "archive") == []
+    assert go(two).ok
+    assert tree(two.data) == tree(two.copy)
+
+
 def test_what_a_cut_pass_replaced_can_be_put_back(two: Two) -> None:
     names = [f"file{number}" for number in range(3000)]
     for name in names:

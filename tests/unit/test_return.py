@@ -3,17 +3,20 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clusterd import passes, paths, sender, setback, state, strays
+from clusterd import channel, passes, paths, sender, setback, state, strays
 from clusterd.errors import Failed
 from clusterd.passes import Done
+from clusterd.peer import Unreachable
 from unit.test_mirror import fill, go, kept, refused, sets, tree
-from unit.twonodes import Two
+from unit.twonodes import ROOT, Two
 from unit.twonodes import two_nodes as two_nodes
 
 
@@ -36,7 +39,7 @@ def swap(two: Two) -> None:
 def set_back(two: Two, seconds: float) -> None:
     """As if serv2's clock had been set back after its last pass: that pass is in its future by now."""
     code = (
-        "import time; from clusterd import passes, setback; r = passes.read('data');"
+        "import time; from clusterd import channel, passes, setback; r = passes.read('data');"
         f"d = r.sent['serv1']; passes.write(r._replace(sent={{'serv1': d._replace(began=d.began + {seconds})}}));"
     )
     two.there_python(code + f"setback.note({time.time()})")
@@ -94,8 +97,8 @@ def test_unmirrored_files_are_found_listed_and_kept(two: Two) -> None:
 def test_a_folder_that_was_moved_in_is_found(two: Two) -> None:
     """The files in it have kept their times; the folder's change time tells. Made in it is what its two times tell."""
     fill(two)
-    (two.data / "old").mkdir()
-    (two.data / "old" / "gone-here").write_text("as mirrored")
+    (two.data / "above" / "old").mkdir(parents=True)
+    (two.data / "above" / "old" / "gone-here").write_text("as mirrored")
     project = two.other / "project"
     (project / "below").mkdir(parents=True)
     (project / "plan").write_text("written long ago, elsewhere")
@@ -103,12 +106,129 @@ def test_a_folder_that_was_moved_in_is_found(two: Two) -> None:
     assert go(two).ok
     swap(two)
     project.rename(two.copy / "project")
-    (two.copy / "old" / "new-there").write_text("written on serv2, never mirrored")
-    (two.data / "old" / "gone-here").unlink()
+    (two.copy / "above" / "old" / "new-there").write_text("written on serv2, never mirrored")
+    (two.data / "above" / "old" / "gone-here").unlink()
     report = go(two, max_delete="10")
     assert report.ok, report.problem
     assert {Path(path).name for path in report.unmirrored} == {"plan", "part", "new-there"}
     assert kept(two, "project/below/part") == "likewise"
+
+
+def test_a_folder_that_was_moved_in_and_written_in_since_is_found(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its times it is like any other in which something was made: so that counts which the pass deletes."""
+    fill(two)
+    (two.data / "old").mkdir()
+    (two.data / "old" / "edited-here").write_text("as mirrored")
+    project = two.other / "project"
+    (project / "below").mkdir(parents=True)
+    (project / "plan").write_text("written long ago, elsewhere")
+    (project / "below" / "part").write_text("likewise")
+    assert go(two).ok
+    swap(two)
+    project.rename(two.copy / "project")
+    (two.copy / "project" / "saved").write_text("written on serv2")
+    (two.copy / "old" / "new-there").write_text("written on serv2")
+    (two.data / "old" / "edited-here").write_text("serv1's, longer")
+    finish = sender.Run.finish
+
+    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
+        made = finish(self, control)
+        if "--backup" in self.process.args:  # type: ignore[operator]
+            control.process.kill()
+            raise Failed("cut")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender.Run, "finish", cut)
+        assert not go(two, max_delete="10").ok
+    (two.data / "old" / "first").write_text("made after what was cut")
+    assert go(two).ok
+    (two.data / "old" / "first").unlink()
+    assert go(two).ok
+    wanted = {"plan", "part", "saved", "new-there"}
+    assert {Path(path).name for notice in told(two) for path in notice["files"]} == wanted
+    assert {Path(name).name for name, entry in sets(two).items() if entry["unmirrored"]} == wanted
+    assert {Path(name).name for name, entry in sets(two).items()} == {*wanted, "edited-here", "first"}
+
+
+def give_attributes(two: Two) -> dict[str, str]:
+    """What an administrator of serv2, and Samba there, did after its last pass; returns what that is like."""
+    os.setxattr(two.copy / "stream", "user.DosStream.note:$DATA", b"mine")
+    subprocess.run(["setfacl", "-m", "u:12345:rw", two.copy / "shared"], check=True)
+    (two.copy / "secret").chmod(0o600)
+    (two.copy / "folder").chmod(0o700)
+    (two.copy / "empty").chmod(0o700)
+    os.lchown(two.copy / "link", 12345, 12345)
+    (two.copy / "edited").write_text("longer")
+    (two.copy / "edited").chmod(0o600)
+    return {name: "attributes" for name in ("stream", "shared", "secret", "folder", "empty", "link")}
+
+
+def attributed(two: Two) -> None:
+    """What `give_attributes` gives attributes to, mirrored."""
+    for name in ("stream", "shared", "secret", "edited", "touched-here"):
+        (two.data / name).write_text(name)
+    (two.data / "empty").mkdir()
+    (two.data / "folder").mkdir()
+    (two.data / "folder" / "file").write_text("x")
+    (two.data / "link").symlink_to("file1")
+    fill(two)
+    swap(two)
+
+
+def test_attributes_that_only_the_returning_node_had_are_found_and_kept(two: Two) -> None:
+    """They are changed in place: nothing of them is in the files of the set."""
+    attributed(two)
+    changed = give_attributes(two)
+    (two.data / "touched-here").chmod(0o600)
+    (two.copy / "file2").chmod(0o640)
+    (two.data / "file2").chmod(0o640)
+    report = go(two)
+    assert report.ok, report.problem
+    assert tree(two.data) == tree(two.copy)
+    entries = sets(two)
+    assert {name: entry["what"] for name, entry in entries.items()} == {**changed, "edited": "replaced"}
+    assert all(entry["unmirrored"] for entry in entries.values())
+    assert entries["secret"]["mode"] == 0o600
+    lost = {Path(path).name for path in report.unmirrored}
+    assert lost == {*changed, "edited"}
+    [notice] = told(two)
+    assert {Path(path).name for path in notice["files"]} == lost
+    assert "of 6 only owner, mode or other attributes had been changed" in notice["text"]
+    folder = two.other / "state/backups" / notice["set"]
+    assert json.loads((folder / "manifest.json").read_text())["unmirrored"] == 7
+    noted = {Path(line[0]).name: line for line in map(json.loads, (folder / "attributes.jsonl").open())}
+    assert noted["stream"][-1]["user.DosStream.note:$DATA"] == "mine"
+    assert "system.posix_acl_access" in noted["shared"][-1]
+    # What has no content in the set is passed over when that is put back.
+    restore = f"{ROOT}/scripts/restore_backup"
+    done = two.there(sys.executable, restore, "--all", "--force", notice["set"], check=False)
+    assert done.returncode == 0, done.stderr
+    assert (two.copy / "edited").read_text() == "longer"
+    done = two.there(sys.executable, restore, "--force", notice["set"], f"{two.data}/secret", check=False)
+    assert done.returncode == 2
+    assert "attributes.jsonl" in done.stderr
+    assert go(two).unmirrored == ()
+
+
+def test_attributes_that_a_cut_return_has_changed_are_told(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributed(two)
+    changed = give_attributes(two)
+    finish = sender.Run.finish
+
+    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
+        made = finish(self, control)
+        if "--backup" in self.process.args:  # type: ignore[operator]
+            control.process.kill()
+            raise Failed("cut")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender.Run, "finish", cut)
+        assert not go(two).ok
+    assert go(two).ok
+    assert {name for name, entry in sets(two).items() if entry["what"] == "attributes"} == {*changed}
+    assert {Path(path).name for notice in told(two) for path in notice["files"]} == {*changed, "edited"}
 
 
 def test_what_the_sender_did_not_live_to_tell_is_told_by_the_receiver(
@@ -182,6 +302,36 @@ def test_a_return_without_any_change_is_complete_at_once(two: Two) -> None:
     assert (report.ok, report.changed, report.backup_set) == (True, 0, None)
     code = "from clusterd import passes; r = passes.read('data'); print(r.received.epoch, r.returns(2), r.returned)"
     assert two.there_python(code).split() == ["2", "False", "None"]
+
+
+def long_list(two: Two) -> int:
+    """More was written on serv2 than one message of the test takes; returns how many files."""
+    fill(two)
+    swap(two)
+    for number in range(6000):
+        (two.copy / f"{number}".rjust(200, "n")).write_text("x")
+    return 6000
+
+
+def test_very_many_files_only_there_are_told_in_parts(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = long_list(two)
+    monkeypatch.setattr(channel, "LONGEST", 1_300_000)
+    report = go(two, max_delete=str(count))
+    assert report.ok, report.problem
+    assert (report.deleted, len(set(report.unmirrored))) == (count, count)
+
+
+def test_too_many_files_only_there_for_an_older_program_are_a_trouble_of_their_own(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told: a peer that cannot be reached is not."""
+    long_list(two)
+    send = channel.Channel.send
+    monkeypatch.setattr(channel, "LONGEST", 1_000_000)
+    monkeypatch.setattr(channel.Channel, "send", lambda self, **said: send(self, **{**said, "parts": False}))
+    with pytest.raises(Failed, match="too many files") as caught:
+        go(two, max_delete="6000")
+    assert not isinstance(caught.value, Unreachable)
 
 
 def test_files_only_there_have_a_budget_of_their_own(two: Two) -> None:

@@ -242,6 +242,27 @@ def test_several_cut_passes_in_a_row_are_rolled_back_to_the_last_complete_one(tm
     copy.mirror()
 
 
+@pytest.mark.usefixtures("_serv2")
+def test_a_file_that_is_alike_but_for_its_owner_is_not_the_old_one(tmp_path: Path) -> None:
+    """So it is where rsync has put one more name of a new file in its place."""
+    copy = Copy(tmp_path)
+    (copy.files / "a").write_text("content")
+    os.chown(copy.files / "a", 1744, 2318)
+    copy.mirror()
+    before = look(copy.copy)
+    session, argv = copy.begin()
+    kept = Path(next(word[13:] for word in argv if word.startswith("--backup-dir="))) / "data/a"
+    kept.parent.mkdir(parents=True)
+    shutil.move(copy.copy / "a", kept)
+    (copy.copy / "a").write_text("content")
+    os.chown(copy.copy / "a", 2275, 2673)
+    os.utime(copy.copy / "a", ns=(1, kept.stat().st_mtime_ns))
+    os.close(backups._held.pop(session.set))
+    assert copy.settle().served == passes.ROLLED_BACK
+    assert differences(before, look(copy.copy)) == {}
+    copy.mirror()
+
+
 def cut_often(copy: Copy, count: int) -> None:
     """So many more cut passes, each of which has replaced one of the first ten files: by hand, which is quicker."""
     record = passes.read("data")

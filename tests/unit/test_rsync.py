@@ -153,6 +153,7 @@ def test_the_command_lines(box: "Box") -> None:
     for word in ("--backup-dir=/b/SET/files", "--max-delete=7", "--delay-updates", "--bwlimit=100", "--whole-file"):
         assert word in real
     assert "--partial-dir=.clusterd-partial" in real
+    assert "--delete-delay" in real
     for command in (plan, real):
         assert "--filter=-p .clusterd-partial/" in command, "else the plan is not what is done"
     assert "--rsync-path=/usr/local/sbin/peer_gate rsync data 3 SET" in real

@@ -300,6 +300,7 @@ def test_every_word_of_the_real_sender_passes(attack: Attack) -> None:
         *("--backup-dir", "/set/files", "--max-delete=4", "--delete", "--stats", "-@-1"),
         *("--partial-dir", paths.PARTIAL, "--delay-updates"),
         *("--numeric-ids", "--no-implied-dirs", "--modify-window=-1", "--info=FLIST1", "--no-r", "--delete-during"),
+        "--delete-delay",
         *(".", "/"),
     ]
     env = {f"RSYNC_ARG{number}": each for number, each in enumerate(["rsyncd", *said])}
