@@ -134,6 +134,18 @@ def check_target(service: Service, record: Record) -> dict[str, Place]:
     return found
 
 
+def check_still(service: Service, places: dict[str, Place]) -> None:
+    """Whether the same is mounted as when the places were looked at, a moment ago.
+
+    Raises:
+        Failed: it is not.
+    """
+    table = mounts.table()
+    for path, place in places.items():
+        if mounts.names(path, table) != place.mounts:
+            raise Failed(f"{service.name}: {path}: what is mounted there has changed since the pass began")
+
+
 def check_mounts(service: Service, record: Record) -> None:
     """Whether what a pass has left behind lies where the pass has left it: the same file systems are mounted.
 

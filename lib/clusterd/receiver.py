@@ -54,6 +54,8 @@ class Session:
         self.untold = False
         """The sender has been answered what only this node had, and has not said yet that a person is told."""
         self.record = Record(service.name)
+        self.places: dict[str, passes.Place] = {}
+        """What each path was like at the beginning."""
 
     def run(self) -> None:
         """Answer the sender until it has ended the pass, or is gone: then the pass is cut."""
@@ -83,7 +85,7 @@ class Session:
         return record
 
     def _hello(self) -> dict[str, Any]:
-        places = guards.check_target(self.service, self.record)
+        self.places = places = guards.check_target(self.service, self.record)
         return {
             "clock": time.time(),
             "paths": self.service.paths,
@@ -153,6 +155,7 @@ class Session:
         """The pass is going to change files: keep what it replaces, and know after a crash that it was cut."""
         guards.admit_sender(self.service, self.node, self.epoch)
         said = asked.begin(self.service, message)
+        guards.check_still(self.service, self.places)
         self.check_space(said.space)
         guards.check_room(self.service, said.kept)
         if self._since() is not None and self.found is None:
@@ -219,7 +222,9 @@ class Session:
         end_rsync(self.service.name)
         if self.set and self.record.unfinished:
             put_back(self.record.unfinished.above)
-        places = guards.check_target(self.service, self.record._replace(places={}))
+        found = guards.check_target(self.service, self.record._replace(places={}))
+        # What has been mounted, or is gone, since the pass began, the next one is to find.
+        places = {path: place._replace(mounts=self.places.get(path, place).mounts) for path, place in found.items()}
         if self.set and said.complete:
             durable.sync(self.service.paths)
         answer = self._close(said)

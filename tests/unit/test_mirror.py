@@ -419,6 +419,31 @@ def test_a_disk_that_has_come_to_the_target_is_not_emptied(two: Two) -> None:
     assert two.there("cat", f"{big}/new").stdout == "new", "from now on it is known"
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_disk_that_comes_to_the_target_during_a_pass(two: Two, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """Before the pass changes anything: it is refused. At its end: the next one is."""
+    (two.data / "big").mkdir()
+    fill(two)
+    image = disk(two, "one", "precious")
+    (two.data / "changed").write_text("new")
+    where = (sender.Control, "finish") if late else (sender.Control, "begin")
+    step = getattr(*where)
+
+    def then(*words: Any, **options: Any) -> Any:
+        two.there("mount", "-o", "loop", image, f"{two.data}/big")
+        return step(*words, **options)
+
+    said = f"serv2 refuses: data: {two.data}/: {two.data}/big was not mounted at the last pass"
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(*where, then)
+        if late:
+            assert go(two).ok
+        else:
+            refused(two, Failed, "what is mounted there has changed since the pass began")
+    refused(two, Failed, said)
+    assert two.there("cat", f"{two.data}/big/precious").stdout == "precious"
+
+
 def test_disks_that_both_nodes_have(two: Two) -> None:
     """There from the first pass on; or put in on both later, the new one empty."""
     images = {name: disk(two, name, *files) for name, files in (("a", "x"), ("b", "x"), ("c", "yz"), ("d", ""))}
