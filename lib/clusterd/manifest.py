@@ -249,7 +249,8 @@ def line(entry: Entry) -> str:
     marks = [mark for mark, true in (("only here", entry.unmirrored), ("changed on both", entry.both)) if true]
     size = f"{entry.size}" if entry.kind == FILE else entry.kind
     owner = f"{entry.uid}:{entry.gid}"
-    text = f"{entry.what:8} {entry.mode:04o} {owner:11} {size:>12} {when} {shown(entry.path)}"
+    what = "attrs" if entry.what == ATTRIBUTES else entry.what
+    text = f"{what:8} {entry.mode:04o} {owner:11} {size:>12} {when} {shown(entry.path)}"
     return f"{text}  ({', '.join(marks)})" if marks else text
 
 

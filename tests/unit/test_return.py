@@ -202,8 +202,9 @@ def test_attributes_that_only_the_returning_node_had_are_found_and_kept(two: Two
     assert "system.posix_acl_access" in noted["shared"][-1]
     # What has no content in the set is passed over when that is put back.
     restore = f"{ROOT}/scripts/restore_backup"
-    done = two.there(sys.executable, restore, "--all", "--force", notice["set"], check=False)
+    done = two.there(sys.executable, restore, "--all", "--force", "-v", notice["set"], check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"1 put back from {notice['set']}; of 6 only owner, mode or such was changed")
     assert (two.copy / "edited").read_text() == "longer"
     done = two.there(sys.executable, restore, "--force", notice["set"], f"{two.data}/secret", check=False)
     assert done.returncode == 2

@@ -49,6 +49,8 @@ def restore_backup(options: argparse.Namespace) -> int:
         return _show(found, list(backups.entries(found.set)), options.json)
     entries = list(backups.entries(found.set))
     chosen = entries if options.all else restore.choose(entries, options.paths)
+    attributes = sum(entry.what == manifest.ATTRIBUTES for entry in chosen)
+    chosen = [entry for entry in chosen if entry.what != manifest.ATTRIBUTES]  # they have no content to put back
     service = None if options.to else _service(options, found)
     jobs = restore.plan(chosen, restore.places(service) if service else restore.elsewhere(options.to))
     if run.dry_run:
@@ -57,7 +59,7 @@ def restore_backup(options: argparse.Namespace) -> int:
         made = restore.put_back_here(found, jobs, service, force=options.force)
     else:
         made = restore.put_back(found, jobs)
-    return _report(found, chosen, made, options)
+    return _report(found, chosen, attributes, made, options)
 
 
 def _service(options: argparse.Namespace, found: Summary) -> Service:
@@ -93,11 +95,12 @@ def _dry(jobs: list[restore.Job], as_json: bool) -> int:
     return OK
 
 
-def _report(found: Summary, chosen: list[Entry], made: Summary, options: argparse.Namespace) -> int:
+def _report(found: Summary, chosen: list[Entry], attributes: int, made: Summary, options: argparse.Namespace) -> int:
     if options.json:
         answer = {"set": found.set, "restored": [entry.path for entry in chosen], "kept": made.entries and made.set}
         cli.show_json(answer)
     elif sys.stdout.isatty() or options.verbose:
         kept = f"; what they replaced is in {made.set}" if made.entries else ""
-        print(f"{len(chosen)} put back from {found.set}{kept}")
+        rest = f"; of {attributes} only owner, mode or such was changed: see attributes.jsonl in it" * bool(attributes)
+        print(f"{len(chosen)} put back from {found.set}{rest}{kept}")
     return OK
