@@ -15,8 +15,8 @@ PARTS = "parts"
 """What an end says that takes longer lists than that, in several messages."""
 PART = 5000
 """So many of a list go in one of them, however long paths are."""
-MOST = 1 << 32
-"""Bytes of all of them."""
+MOST = 1 << 30
+"""Bytes of all of them: a peer must not fill the memory here."""
 TICK = 2.0
 """Seconds between two signs of life."""
 
