@@ -68,6 +68,24 @@ def test_both_cut_and_booted_with_a_gap_the_first_waits_and_then_takes_its_own_o
         wait_home(home)
 
 
+def test_alone_since_its_boot_it_serves_again_after_a_cut_of_its_cable(home: Lab) -> None:
+    """The other one is away for repair: it was never heard, so it is neither heard again, nor known to be dead."""
+    with watching(home):
+        cut_both(home)
+        home.power_on("serv1")
+        wait_serves(home, "serv1", "serv1")
+        before, cut = epochs(home, "serv1")["serv1"], monotonic()
+        home.unplug("serv1", "main")
+        wait_event(home, "serv1", "suspended", cut)
+        plugged = monotonic()
+        home.plug("serv1", "main")
+        wait_event(home, "serv1", "address-up", plugged)
+        wait_serves(home, "serv1", "serv1")
+        assert epochs(home, "serv1")["serv1"] == before + 1
+        home.power_on("serv2")
+        wait_home(home)
+
+
 def test_what_went_to_the_other_before_both_were_cut_waits_for_it(home: Lab) -> None:
     """serv1 was back, in standby, when both lost their power: it knows who has the latest data."""
     home.power_off("serv1")
