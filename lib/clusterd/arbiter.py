@@ -47,6 +47,8 @@ class Grants(NamedTuple):
     """What each of them said instead."""
     told: bool = False
     """Etcd has been asked what is ours, and has answered, in this boot."""
+    ttl: float = 0.0
+    """The lifetime that was asked for the lease."""
 
 
 class Want(NamedTuple):

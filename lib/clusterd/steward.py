@@ -44,7 +44,7 @@ class Steward:
         """None before the loop's first word: what an earlier loop of this boot was granted must not be given back."""
         self.ticked = view.now()
         """When the loop was last seen to run."""
-        self.lease, self.until = self.grants.lease, self.grants.until
+        self.lease, self.ttl, self.until = self.grants.lease, self.grants.ttl, self.grants.until
         """What the next look at etcd is published with; a new lease has no group on it yet."""
         self.next_renewal = 0.0
         self.looked = False
@@ -124,23 +124,31 @@ class Steward:
         }
 
     def _renew(self) -> dict[str, Claim]:
-        """The lease, or a new one if it has ended, or there was none; what stands in etcd then."""
+        """The lease, or a new one if it has ended, there was none, or the configuration has another `ttl` by now: then
+        what is granted stays granted by the old one until it is on the new one. Returns what stands in etcd then.
+        """
         sent = view.now()
         ttl, claims = self.etcd.renew(self.lease) if self.lease else (0.0, {})
-        renewed = bool(ttl)
-        if not renewed:
+        if ttl:
+            self._prolong(sent, ttl, claims)
+        else:
             self._forget()
+        if not ttl or self.ttl != self.about.ttl:
             sent = view.now()
             self.lease, ttl = self.etcd.new_lease(self.about.ttl)
+            self.ttl, self.until = self.about.ttl, _end(sent, ttl)
             claims = self.etcd.claims()
-        self.next_renewal = sent + self.about.ttl / RENEWALS
+        self.next_renewal = sent + min(ttl, self.about.ttl) / RENEWALS
         self.looked = False
-        self.until = sent + ttl * (1 - DRIFT) - ROUNDING
-        if renewed and self.lease == self.grants.lease:
+        return claims
+
+    def _prolong(self, sent: float, ttl: float, claims: dict[str, Claim]) -> None:
+        """The lease is renewed, by an answer to what was sent then; and what is ours on it."""
+        self.until = _end(sent, ttl)
+        if self.lease == self.grants.lease:
             ours = {name for name, claim in claims.items() if claim.lease == self.lease}
             groups = {name: token for name, token in self.grants.groups.items() if name in ours}
             self._publish(self.grants._replace(until=self.until, groups=groups))
-        return claims
 
     def _settle(self, wants: dict[str, Want], claims: dict[str, Claim]) -> None:
         """Compare what stands in etcd with what is wanted, and change it: a claim that is another's never."""
@@ -154,7 +162,9 @@ class Steward:
                 others[name] = known if known[0] == seen.node else [seen.node, view.now()]
         # First nobody here relies on it any more, then it is given back.
         self._publish(
-            self.grants._replace(lease=self.lease, until=self.until, groups=granted, others=others, told=True)
+            self.grants._replace(
+                lease=self.lease, ttl=self.ttl, until=self.until, groups=granted, others=others, told=True
+            )
         )
         self._give_back({name: claim for name, claim in claims.items() if claim.node == self.me and name not in wants})
         self.looked = True
@@ -203,3 +213,8 @@ class Steward:
         if grants != self.grants:
             self.grants = grants
             arbiter.write(grants)
+
+
+def _end(sent: float, ttl: float) -> float:
+    """When a lease can have ended, at the earliest, of which etcd has said after that moment that it lasts `ttl`."""
+    return sent + ttl * (1 - DRIFT) - ROUNDING

@@ -335,12 +335,13 @@ class Writer(threading.Thread):
     writer.lost_nothing("serv1")
     """
 
-    def __init__(self, lab: Lab, name: str, pause: float = 0.0) -> None:
+    def __init__(self, lab: Lab, name: str, pause: float = 0.03) -> None:
         super().__init__(daemon=True)
         self.lab = lab
         self.prefix = name
         self.pause = pause
-        """Seconds between two writes."""
+        """Seconds between two writes: of many more than that in a short time, which no pass has copied, failback is
+        refused (max_delete)."""
         self.acknowledged: list[str] = []
         self.current = f"{name}-current"
         """The file that is written again and again..."""

@@ -324,6 +324,38 @@ def test_a_loop_that_starts_again_goes_on_with_the_lease(make: Make, settings: C
     assert again.grants.lease == one.grants.lease
 
 
+@pytest.mark.parametrize("ttl", [20.0, 1.0])
+def test_with_another_ttl_it_goes_over_to_another_lease_and_nothing_lapses(
+    make: Make, settings: Config, monkeypatch: pytest.MonkeyPatch, ttl: float
+) -> None:
+    """One that was made for two seconds, and renewed every two as is right for twenty, has ended before."""
+    one = make()
+    one.boot = state.boot_id()
+    one.grants = one.grants._replace(boot=one.boot)
+    want(one, serv1=3)
+    old, published = one.grants, []
+    again = Steward(settings._replace(arbiter=settings.arbiter._replace(ttl=ttl)), {})
+    again.boot = old.boot
+    publish = again._publish
+
+    def keep(grants: Grants) -> None:
+        published.append(grants)
+        publish(grants)
+
+    monkeypatch.setattr(again, "_publish", keep)
+    before = view.now()
+    want(again, serv1=3)
+    assert again.grants.lease != old.lease and again.grants.groups == {"serv1": ""}
+    assert Etcd(settings).claims()["serv1"].lease == again.grants.lease
+    assert all("serv1" in grants.groups and grants.until > before for grants in published)
+    assert again.next_renewal - before < 0.2 * ttl
+    assert (again.grants.until - before > 2 * TTL) == (ttl > TTL)
+    lease = again.grants.lease
+    again.next_renewal = 0.0
+    want(again, serv1=3)
+    assert again.grants.lease == lease, "it is made once, though etcd may give it more than was asked"
+
+
 def test_what_a_fenced_node_had_is_taken_at_once(make: Make) -> None:
     one, other = make(), make("serv2")
     want(one, serv1=3)
