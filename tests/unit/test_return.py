@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,23 @@ from clusterd.peer import Unreachable
 from unit.test_mirror import fill, go, kept, refused, sets, tree
 from unit.twonodes import ROOT, Two
 from unit.twonodes import two_nodes as two_nodes
+
+
+@contextmanager
+def cut_at_the_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A pass that changes something is cut when all its files are there: the receiver hears no more of the sender."""
+    finish = sender.Run.finish
+
+    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
+        made = finish(self, control)
+        if "--backup" in self.process.args:  # type: ignore[operator]
+            control.process.kill()
+            raise Failed("cut")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender.Run, "finish", cut)
+        yield
 
 
 def swap(two: Two) -> None:
@@ -129,17 +148,7 @@ def test_a_folder_that_was_moved_in_and_written_in_since_is_found(two: Two, monk
     (two.copy / "project" / "saved").write_text("written on serv2")
     (two.copy / "old" / "new-there").write_text("written on serv2")
     (two.data / "old" / "edited-here").write_text("serv1's, longer")
-    finish = sender.Run.finish
-
-    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
-        made = finish(self, control)
-        if "--backup" in self.process.args:  # type: ignore[operator]
-            control.process.kill()
-            raise Failed("cut")
-        return made
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sender.Run, "finish", cut)
+    with cut_at_the_end(monkeypatch):
         assert not go(two, max_delete="10").ok
     (two.data / "old" / "first").write_text("made after what was cut")
     assert go(two).ok
@@ -215,17 +224,7 @@ def test_attributes_that_only_the_returning_node_had_are_found_and_kept(two: Two
 def test_attributes_that_a_cut_return_has_changed_are_told(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     attributed(two)
     changed = give_attributes(two)
-    finish = sender.Run.finish
-
-    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
-        made = finish(self, control)
-        if "--backup" in self.process.args:  # type: ignore[operator]
-            control.process.kill()
-            raise Failed("cut")
-        return made
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sender.Run, "finish", cut)
+    with cut_at_the_end(monkeypatch):
         assert not go(two).ok
     assert go(two).ok
     assert {name for name, entry in sets(two).items() if entry["what"] == "attributes"} == {*changed}
@@ -364,17 +363,7 @@ def test_a_cut_return_forgets_nothing(two: Two, monkeypatch: pytest.MonkeyPatch)
     (two.copy / "new-there").write_text("x")
     (two.copy / "file1").write_text("serv2's")
     (two.data / "file2").write_text("serv1's")
-    finish = sender.Run.finish
-
-    def cut(self: sender.Run, control: sender.Control) -> sender.Run:
-        made = finish(self, control)
-        if "--backup" in self.process.args:  # type: ignore[operator]
-            control.process.kill()
-            raise Failed("cut")
-        return made
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sender.Run, "finish", cut)
+    with cut_at_the_end(monkeypatch):
         report = go(two)
     assert not report.ok
     (two.data / "file1").write_text("changed here after the first attempt")
