@@ -12,7 +12,7 @@ from typing import NamedTuple
 from clusterd import (
     arbiter,
     durations,
-    leftovers,
+    endpass,
     log,
     model,
     network,
@@ -20,7 +20,6 @@ from clusterd import (
     ownership,
     passes,
     rehome,
-    rollback,
     services,
     strays,
     view,
@@ -64,7 +63,7 @@ def take(config: Config, group: Group, epoch: int, *, pinned: bool = False, by_h
         time.sleep(2 * config.heartbeat.interval)
     try:
         # May take seconds, so before what must be fresh when the address comes up.
-        leftovers.cut_off(service for service in group.services if service.paths)
+        endpass.cut_off(service for service in group.services if service.paths)
         view.wait_sure(config.heartbeat.isolated_after)
         if not _ours(config, group, epoch):
             raise NotPermitted(f"{group.name} has been taken by another node meanwhile")
@@ -111,7 +110,7 @@ def _end_pass(config: Config, service: model.Service) -> services.Outcome | None
     because that fails.
     """
     try:
-        cut = rollback.settle(service)
+        cut = endpass.settle(service)
     except (ClusterdError, OSError) as error:
         return services.Outcome(service.name, False, f"not started: {error}", 0.0)
     if cut:
@@ -141,7 +140,7 @@ def _freshness(service: model.Service) -> str:
 def _age(service: model.Service) -> str:
     cut = passes.read(service.name).unfinished
     if cut and cut.served == passes.ROLLED_BACK:
-        return f"{service.name}: the last pass was cut: rolled back to {rollback.shown(cut)}"
+        return f"{service.name}: the last pass was cut: rolled back to {cut.as_of()}"
     fresh = passes.freshness(service.name)
     if fresh is None:
         return f"{service.name}: never mirrored to this node"
@@ -157,7 +156,7 @@ def tell_cut(config: Config, service: model.Service, cut: passes.Unfinished) -> 
     """The notice that the last pass to this node was cut, which files are served now, and where the others are kept."""
     text = f"{service.name}: the last pass to this node was cut"
     if cut.served == passes.ROLLED_BACK:
-        text, kept = f"{text}; rolled back to {rollback.shown(cut)}", cut.kept
+        text, kept = f"{text}; rolled back to {cut.as_of()}", cut.kept
         did = f"what the cut pass had brought is in the backup set {kept}" if kept else "it had brought nothing yet"
     else:
         text, kept = f"{text}; the newest files are served: every file is whole, some are new, some old", cut.set

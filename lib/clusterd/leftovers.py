@@ -1,27 +1,21 @@
-"""What a pass leaves behind at the receiver when it is cut, and how one that still runs is ended.
+"""What a pass leaves behind at the receiver when it is cut.
 
 No file under its own name is ever half written: rsync writes to a temporary name first. What is left of that is
 removed (tidying.py); what was replaced or deleted already is in the backup set.
 """
 
-import contextlib
 import errno
 import os
-import signal
 import stat
-import time
-from collections.abc import Iterable, Iterator
 
-from clusterd import backups, guards, lock, log, model, ownership, passes, rsync
+from clusterd import backups, guards, log, model, ownership, passes, rsync
 from clusterd.beneath import Opened
+from clusterd.endpass import end_rsync
 from clusterd.errors import Busy, Failed
 from clusterd.model import Service
 from clusterd.passes import Record, Unfinished
 from clusterd.setback import Moment
 from clusterd.tidying import forget_sent, tidy
-
-PATIENCE = 5.0
-"""Seconds that an earlier pass, or its rsync, gets to end."""
 
 
 def recover(service: Service, *, before_start: bool = False) -> Record:
@@ -117,65 +111,3 @@ def put_back(was: dict[str, tuple[int, int, int]]) -> None:
             os.fchown(fd, uid, gid)
             os.fchmod(fd, mode)
             log.event("pass-hostile", f"{path}: a pass changed its owner or mode; put back", level="alert", path=path)
-
-
-@contextlib.contextmanager
-def stopped(service: Service) -> Iterator[Record]:
-    """End a pass that is being received now, because this node takes the group over; tidy up after a cut one.
-
-    The group's record must say already that this node has it: no new pass is let in. The record, in which a pass that
-    was cut, now or before, is the unfinished one, is good as long as the lock is held: inside the ``with`` statement.
-
-    Raises:
-        Failed: its processes do not end.
-    """
-    end(f"apply-{service.name}")
-    end(f"receive-{service.name}")
-    with lock.wait_for(f"receive-{service.name}", PATIENCE):
-        yield recover(service, before_start=True)
-
-
-def cut_off(services: Iterable[Service]) -> None:
-    """End what still writes to these files from another node, before this node answers for their group.
-
-    Their services start later (`stopped`); but one that could not be stopped before runs still. What does not end is
-    told then, and keeps nothing else from being served. The group's record must say already that this node has it.
-    """
-    for service in services:
-        try:
-            end(f"apply-{service.name}")
-        except Failed as error:
-            log.debug(str(error))
-
-
-def end_rsync(service: str) -> None:
-    """Wait until the rsync that receives for `service` has ended; it has not got long."""
-    end_at = time.monotonic() + PATIENCE
-    while lock.held(f"apply-{service}") and time.monotonic() < end_at:
-        time.sleep(0.02)
-    end(f"apply-{service}")
-
-
-def end(name: str) -> None:
-    """End the process group that holds the lock `name`, if any: asked first, then killed.
-
-    Raises:
-        Failed: it does not end.
-    """
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        pid = lock.holder(name)
-        if pid is None:
-            return
-        try:
-            if os.getpgid(pid) == pid:
-                os.killpg(pid, sent)
-            else:
-                os.kill(pid, sent)
-        except ProcessLookupError:
-            pass
-        end_at = time.monotonic() + PATIENCE / 2
-        while time.monotonic() < end_at:
-            if not lock.held(name):
-                return
-            time.sleep(0.01)
-    raise Failed(f"{name}: its process does not end, even killed: a disk that hangs?")

@@ -66,6 +66,12 @@ class Unfinished(NamedTuple):
         """All backup sets since the last complete pass, the oldest first."""
         return (*self.earlier, self.set) if self.set else self.earlier
 
+    def as_of(self) -> str:
+        """ROLLED_BACK: what is served, in words."""
+        if self.generation is None:
+            return "what this node itself had when it last held the group"
+        return time.strftime("the pass of %Y-%m-%d %H:%M:%S, complete", time.localtime(self.generation))
+
 
 class Place(NamedTuple):
     """What a mirrored path was like at the last complete pass."""

@@ -28,8 +28,9 @@ from clusterd import (
     strays,
 )
 from clusterd.channel import PARTS, Channel, Ended, Silent
+from clusterd.endpass import PATIENCE, end_rsync
 from clusterd.errors import ClusterdError, Failed
-from clusterd.leftovers import PATIENCE, above, closed, end_rsync, put_back, recover, spare
+from clusterd.leftovers import above, closed, put_back, recover, spare
 from clusterd.model import Config, Service
 from clusterd.passes import Done, Record, Returned, Unfinished
 from clusterd.setback import Moment

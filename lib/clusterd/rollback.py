@@ -7,41 +7,11 @@ goes back to that (wayback.py). What the cut pass had brought goes into a backup
 import os
 import time
 
-from clusterd import backups, durable, generation, leftovers, log, manifest, passes, services
-from clusterd.errors import Busy, ClusterdError, Failed
+from clusterd import backups, durable, generation, log, manifest, passes
+from clusterd.errors import Busy, Failed
 from clusterd.model import Service
-from clusterd.passes import NEWEST, ROLLED_BACK, Record, Unfinished
+from clusterd.passes import ROLLED_BACK, Record, Unfinished
 from clusterd.wayback import Way
-
-
-def settle(service: Service) -> Unfinished | None:
-    """This node takes the service over and has not started it yet: end a pass that is being received, and see to it
-    that the files are those that are to be served.
-
-    The group's record must say already that this node has it. Returns the pass that was cut, now or before, with what
-    is served; None if the last one was complete.
-
-    Raises:
-        Failed: the pass does not end, or the files are neither one generation nor the other: nothing may be started.
-    """
-    with leftovers.stopped(service) as record:
-        cut = record.unfinished
-        if cut is None or cut.served:
-            return cut
-        if not service.consistent or services.status(service):
-            # What runs already, started by hand, say, has written since: nothing is taken from under it.
-            made = cut._replace(served=NEWEST, decided=time.time())
-            return passes.write(record._replace(unfinished=made)).unfinished
-        try:
-            return roll_back(service, record).unfinished
-        except (ClusterdError, OSError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            raise Failed(
-                f"the last pass to here was cut, and the way back to the last complete one failed: {where}{why}. "
-                f"Put that right, then: takeover {service.home} --resume; or set consistent = no before, which "
-                f"serves the newest files, some new, some old"
-            ) from None
 
 
 def roll_back(service: Service, record: Record) -> Record:
@@ -73,7 +43,7 @@ def roll_back(service: Service, record: Record) -> Record:
     )
     record = passes.write(record._replace(unfinished=done))
     generation.drop(service.name)
-    text = f"{service.name}: rolled back to {shown(done)}: {way.restored} files put back, {made.entries} taken away"
+    text = f"{service.name}: rolled back to {done.as_of()}: {way.restored} files put back, {made.entries} taken away"
     log.event(
         "rolled-back",
         text,
@@ -83,13 +53,6 @@ def roll_back(service: Service, record: Record) -> Record:
         seconds=round(time.monotonic() - began, 2),
     )
     return record
-
-
-def shown(cut: Unfinished) -> str:
-    """The generation that is served after a roll back, in words."""
-    if cut.generation is None:
-        return "what this node itself had when it last held the group"
-    return time.strftime("the pass of %Y-%m-%d %H:%M:%S, complete", time.localtime(cut.generation))
 
 
 def _sets(cut: Unfinished) -> dict[str, str]:

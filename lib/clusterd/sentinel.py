@@ -42,7 +42,7 @@ def read_sentinel(service: Service, path: str) -> Sentinel | None:
     if content is None:
         return None
     try:
-        found = Sentinel(**json.loads(content))
+        found = Sentinel(**json.loads(content.decode()))
         if not all(isinstance(text, str) for text in (found.service, found.path, found.id)):
             raise TypeError
     except (ValueError, RecursionError) as error:

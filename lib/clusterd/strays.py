@@ -6,7 +6,7 @@ so is what the sender did not live to tell: the receiver keeps a note of it unti
 
 from collections.abc import Sequence
 
-from clusterd import backups, log, manifest, paths, state
+from clusterd import log, paths, state
 from clusterd.errors import Failed
 from clusterd.model import Config
 
@@ -51,6 +51,8 @@ def tell_kept(config: Config, service: str, kept: str) -> None:
     """The same of what is in a set of this node whose pass was cut; the pass after it will not find that any more."""
     if not kept:
         return
+    from clusterd import backups, manifest
+
     try:
         made = backups.load(kept)
         marked = [each for each in backups.entries(kept) if each.unmirrored or each.both]

@@ -24,7 +24,6 @@ from lab.story import (
     must,
     pids,
     serves,
-    stays,
     wait_home,
     wait_serves,
     wait_told,
@@ -73,25 +72,34 @@ def killer(lab: Lab, node: str, program: str, event: str, delay: float = 0) -> I
 
 def holder(lab: Lab, group: str) -> str:
     """The one node that serves the group, nothing being under way; "" if there is none, or more than one claims it."""
-    claims = [node for node in NODES if (lab.view(node) or {})["groups"][group]["held"]]
+    views = {node: lab.view(node) for node in NODES}
+    claims = [node for node, view in views.items() if view and view["groups"][group]["held"]]
     return claims[0] if len(claims) == 1 and serves(lab, claims[0], group) else ""
 
 
 def settles(lab: Lab) -> str:
-    """Wait until each group is served by one node, and no script runs; returns who serves serv1's."""
+    """Wait until each group has been served by one node for half a second, and no script runs; who serves serv1's."""
+    found: list[str] = []
 
     def settled() -> bool:
         running = [pid for node in NODES for name in ("release", "takeover") for pid in pids(lab, node, name)]
-        return not running and all(holder(lab, group) for group in NODES)
+        found[:] = [holder(lab, group) for group in NODES]
+        return not running and all(found)
 
-    lab.wait_for(settled, LONG, "each group to be served by one node")
-    stays(lab, 0.5, serv1=holder(lab, "serv1"), serv2=holder(lab, "serv2"))
-    return holder(lab, "serv1")
+    def twice() -> bool:
+        if not settled():
+            return False
+        before = list(found)
+        sleep(0.5)
+        return settled() and found == before
+
+    lab.wait_for(twice, LONG, "each group to be served by one node")
+    return found[0]
 
 
 def release(lab: Lab, check: bool = False) -> None:
     """Hand serv1's group to the node that has not got it."""
-    source = holder(lab, "serv1")
+    source = settles(lab)
     lab.run(source, ["release", "serv1", "--to", OTHER[source]], timeout=120, check=check)
 
 
@@ -109,14 +117,12 @@ def test_release_killed_between_its_steps_and_at_random_moments(home: Lab) -> No
     chance = random.Random(4711)
     with watching(home), Writer(home, "kill") as writer:
         for event in ("release-began", "service-stopped", "handed-over"):
-            with killer(home, holder(home, "serv1"), "release", event) as killed:
+            with killer(home, settles(home), "release", event) as killed:
                 release(home)
             assert killed[0] >= 1, event  # one more is a child of its own that was just being started
-            settles(home)
         for _ in range(4):
-            with killer(home, holder(home, "serv1"), "release", "release-began", chance.uniform(0, 3)):
+            with killer(home, settles(home), "release", "release-began", chance.uniform(0, 3)):
                 release(home)
-            settles(home)
         home_again(home)
         writer.more()
     writer.lost_nothing("serv1")

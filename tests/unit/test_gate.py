@@ -314,7 +314,7 @@ def test_the_folders_above_keep_their_attributes(two: Two, hostile: Hostile, evi
         hostile.rsync(*words.split(), *backup, f"{evil}/.{two.data}/", "serv2::data/")
     hostile.end()
     two.there_python(
-        "from clusterd import config, paths, rollback; rollback.settle(config.load(paths.CONF).services['data'])"
+        "from clusterd import config, paths, endpass; endpass.settle(config.load(paths.CONF).services['data'])"
     )
     after = two.other.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)

@@ -119,8 +119,8 @@ def test_a_cut_pass_is_rolled_back(two: Two, kill: object) -> None:
     kill(two, process)  # type: ignore[operator]
     process.wait()
     code = (
-        "import json; from clusterd import config, paths, rollback;"
-        "print(json.dumps(rollback.settle(config.load(paths.CONF).services['data'])._asdict()))"
+        "import json; from clusterd import config, endpass, paths;"
+        "print(json.dumps(endpass.settle(config.load(paths.CONF).services['data'])._asdict()))"
     )
     done = json.loads(two.there_python(code))
     assert done["served"] == "rolled back"

@@ -93,8 +93,8 @@ def take_over(two: Two) -> dict[str, Any] | None:
     """What takeover does on serv2 before it starts the services; returns what it says of a cut pass."""
     found: dict[str, Any] | None = json.loads(
         two.there_python(
-            "import json; from clusterd import config, paths, rollback;"
-            "cut = rollback.settle(config.load(paths.CONF).services['data']); print(json.dumps(cut and cut._asdict()))"
+            "import json; from clusterd import config, endpass, paths;"
+            "cut = endpass.settle(config.load(paths.CONF).services['data']); print(json.dumps(cut and cut._asdict()))"
         )
     )
     return found

@@ -22,6 +22,7 @@ import pytest
 
 from clusterd import (
     backups,
+    endpass,
     generation,
     leftovers,
     manifest,
@@ -30,7 +31,6 @@ from clusterd import (
     passes,
     paths,
     receiver,
-    rollback,
     rsync,
 )
 from clusterd.errors import Failed
@@ -109,7 +109,7 @@ class Copy:
 
     def settle(self) -> passes.Unfinished:
         """What a takeover does before it starts the service."""
-        found = rollback.settle(self.service)
+        found = endpass.settle(self.service)
         assert found
         return found
 
@@ -383,7 +383,7 @@ def test_a_roll_back_killed_at_any_step_and_run_again(tmp_path: Path) -> None:
     cut_short(copy)
     mixed = look(copy.copy)
     step = kills = 0
-    while killed_at(step, lambda: rollback.settle(copy.service)):
+    while killed_at(step, lambda: endpass.settle(copy.service)):
         kills += 1
         step = step + 1 if kills % 3 else 0  # goes on further each time, or is killed at once
         step += kills // 3
@@ -420,7 +420,7 @@ def test_while_another_disk_is_mounted_nothing_is_touched(tmp_path: Path, consis
     passes.write(record._replace(places={path: passes.Place(("/dev/gone",)) for path in copy.service.paths}))
     if consistent:
         with pytest.raises(Failed, match="is its disk mounted"):
-            rollback.settle(copy.service)
+            endpass.settle(copy.service)
     else:
         assert copy.settle().served == passes.NEWEST
     assert differences(mixed, look(copy.copy)) == {}

@@ -3,11 +3,15 @@
 import argparse
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from clusterd import cli, config, errors, handover, lock, log, notify, ownership, run
+from clusterd import cli, config, errors, lock, log, ownership, run
 from clusterd.errors import OK, ClusterdError, Failed, NotPermitted, Usage
 from clusterd.lock import Lock
 from clusterd.model import Config, Group
+
+if TYPE_CHECKING:
+    from clusterd.handover import Handed
 
 DESCRIPTION = """\
 Hand a group over: mirror its files while its services run, stop them, mirror what changed meanwhile, drop the
@@ -73,6 +77,8 @@ def _hand_over(settings: Config, group: Group, to: str, options: argparse.Namesp
     if run.dry_run:
         cli.answer(group=group.name, to=to, released=False)
         return _plan(settings, group, to)
+    from clusterd import handover, notify
+
     by_hand = not (options.failback or options.standby or options.in_standby)
     cause = ownership.PERSON if options.person else ownership.PROGRAM
     standby = (cause, options.standby) if options.standby else None
@@ -93,7 +99,9 @@ def _hand_over(settings: Config, group: Group, to: str, options: argparse.Namesp
     return OK
 
 
-def _tell(settings: Config, handed: handover.Handed, failback: bool) -> None:
+def _tell(settings: Config, handed: "Handed", failback: bool) -> None:
+    from clusterd import notify
+
     name = "failback-done" if failback else "release-done"
     text = f"{handed.group} is served by {handed.to} again" if failback else f"{handed.group} was handed to {handed.to}"
     did = f"it was not served for {handed.down:.1f} s" + (
@@ -111,6 +119,8 @@ def _let_go(settings: Config, group: Group, why: str) -> int:
     if run.dry_run:
         print(f"would stop {', '.join(service.name for service in reversed(group.services))} and drop the address")
         return OK
+    from clusterd import handover, notify
+
     stuck = handover.let_go(settings, group)
     for outcome in stuck:
         notify.tell_detached(
