@@ -135,9 +135,15 @@ def let_go(config: Config, group: Group) -> list[services.Outcome]:
 
     Returns:
         the services that did not stop.
+
+    Raises:
+        Failed: what is left of its address did not go; what runs of it was stopped all the same, if it let itself.
     """
-    network.drop_group(config, network.place(config, group.name, config.me()))
-    return [outcome for outcome in services.stop_all(group.services) if not outcome.ok]
+    try:
+        network.drop_group(config, network.place(config, group.name, config.me()))
+    finally:
+        outcomes = services.stop_all(group.services)
+    return [outcome for outcome in outcomes if not outcome.ok]
 
 
 def _stop(group: Group) -> None:

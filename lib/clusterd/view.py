@@ -130,11 +130,11 @@ def _view(fact: Any) -> View | None:
         return None
 
 
-def mark_sure(at: float) -> None:
-    """The watchdog has heard the claims and acted on them, `at` that time."""
+def mark_sure(boot: str, at: float) -> None:
+    """The watchdog has heard the claims and acted on them, `at` that time of the boot of that name."""
     fd = os.open(paths.SURE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.pwrite(fd, f"{state.boot_id()} {at:020.6f}\n".encode(), 0)
+        os.pwrite(fd, f"{boot} {at:020.6f}\n".encode(), 0)
     finally:
         os.close(fd)
 

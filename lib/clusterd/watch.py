@@ -140,7 +140,7 @@ class Watch:
         self._want(me, answer, now)
         changed = self._act(answer, now)
         if beat and now >= self.unsure_until:
-            self.worker.after_all(lambda: view.mark_sure(now))  # behind the records that these actions change
+            self.worker.after_all(lambda: view.mark_sure(self.boot, now))  # behind the records of these actions
         keep = {name for name, own in me.groups.items() if grant.renewable(self.rules, me, own, peers, now)}
         self.estate.renew(now, keep, sure=now >= self.unsure_until)
         self.dog.pet(now, well=self.estate.renewing(now))

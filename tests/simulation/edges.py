@@ -115,7 +115,7 @@ def _read_view(*, stale: bool = False) -> view.View | None:
     return seen if seen and (stale or seen.until >= machine.now()) else None
 
 
-def _mark_sure(at: float) -> None:
+def _mark_sure(_boot: str, at: float) -> None:
     present.world.here().sure_at = at
 
 

@@ -496,6 +496,19 @@ def test_let_go_tells_of_a_service_that_does_not_stop(held: Site) -> None:
     assert told[0]["text"].startswith("second did not stop here, and serv1 is another node's now: ")
 
 
+def test_let_go_of_an_address_that_stays(held: Site) -> None:
+    """Two answer for it: the services end all the same, and a person is told."""
+    refuse(held, "addr del 10.1.0.1/24")
+    ownership.write(Record("serv1", 9, "serv2"))
+    done = held.run("release", "serv1", "--let-go", "--why=serv2 holds it with epoch 9")
+    assert done.returncode == 1
+    assert "an address is still on eth0" in done.stderr
+    assert held.up("serv1") and held.running() == set()
+    (event,) = [event for event in held.events() if event["event"] == "release-failed"]
+    assert event["text"].startswith("serv1 is another node's now, and cannot be let go of here: ")
+    assert "an address is still on eth0" in event["text"]
+
+
 @pytest.mark.parametrize(("words", "name"), [((), "release-failed"), (("--failback",), "failback-failed")])
 def test_a_disk_that_takes_no_record_is_told(
     pair: Config, words: tuple[str, ...], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -93,9 +93,9 @@ def test_holder() -> None:
 
 def test_sure_of_this_boot_only(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
     assert view.sure_at() == float("-inf")
-    view.mark_sure(12.5)
+    view.mark_sure(state.boot_id(), 12.5)
     assert view.sure_at() == 12.5
-    view.mark_sure(123456.789)
+    view.mark_sure(state.boot_id(), 123456.789)
     assert view.sure_at() == 123456.789
     Path(paths.SURE).write_text("another-boot 00000123456.000000\n")
     assert view.sure_at() == float("-inf")
@@ -105,9 +105,9 @@ def test_sure_of_this_boot_only(box: "Box", monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_waiting_until_it_is_sure(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "GOOD_FOR", 0.1)
-    view.mark_sure(view.now())
+    view.mark_sure(state.boot_id(), view.now())
     view.wait_sure(5.0)
-    view.mark_sure(view.now() - 5.0)
+    view.mark_sure(state.boot_id(), view.now() - 5.0)
     with pytest.raises(CannotTell, match="the watchdog is not sure"):
         view.wait_sure(5.0)
 

@@ -121,7 +121,12 @@ def _let_go(settings: Config, group: Group, why: str) -> int:
         return OK
     from clusterd import handover, notify
 
-    stuck = handover.let_go(settings, group)
+    try:
+        stuck = handover.let_go(settings, group)
+    except (ClusterdError, OSError) as error:
+        text = f"{group.name} is another node's now, and cannot be let go of here: {errors.text(error)}"
+        notify.tell_detached(settings, "release-failed", text, group=group.name, subject=group.name)
+        raise
     for outcome in stuck:
         notify.tell_detached(
             settings,
