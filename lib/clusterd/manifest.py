@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from clusterd.beneath import Opened
 from clusterd.errors import Failed
 from clusterd.log import shown as shown
 
@@ -32,7 +31,7 @@ ROLLBACK = "rollback"
 REPLACED = "replaced"
 DELETED = "deleted"
 ATTRIBUTES = "attributes"
-"""Of a returning node alone: no content was replaced, but owner, mode, or other attributes; see `note_attributes`."""
+"""No content was replaced, but owner, mode or other attributes; see attributes.py."""
 FOLDER = "folder"
 FILE = "file"
 
@@ -46,7 +45,6 @@ KINDS = {
     stat.S_IFBLK: "device",
 }
 """How an entry's type is written."""
-_NOTED = "attributes.jsonl"
 
 
 class Change(NamedTuple):
@@ -113,6 +111,8 @@ class Known(NamedTuple):
     what: dict[str, str]
     unmirrored: frozenset[str] = frozenset()
     both: frozenset[str] = frozenset()
+    alone: bool = True
+    """What has got other attributes was changed here only."""
 
 
 def walk(top: str, known: Known) -> Iterator[Entry]:
@@ -120,6 +120,8 @@ def walk(top: str, known: Known) -> Iterator[Entry]:
 
     A folder is an entry only if it is empty and no longer there: the others merely lead to something.
     """
+    from clusterd import attributes
+
     pending = [""]
     while pending:
         inside = pending.pop()
@@ -135,57 +137,7 @@ def walk(top: str, known: Known) -> Iterator[Entry]:
             else:
                 yield _entry(path, item.stat(follow_symlinks=False), known)
         pending.extend(reversed(folders))
-    yield from _attributes(top, known)
-
-
-def note_attributes(folder: str, found: Iterable[str]) -> None:
-    """Write down, durably, into the set `folder`, what the paths `found` are like before a pass gives them attributes.
-
-    Only the receiver of a way back does so, of what was changed there alone: a pass keeps old contents, but changes
-    owner, mode, ACLs and extended attributes in place.
-    """
-    from clusterd import generation
-
-    with open(f"{folder}/{_NOTED}", "w", encoding="ascii") as file, Opened() as opened:
-        for path in found:
-            was = generation.of(opened, path)
-            if was:
-                file.write(json.dumps(was) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _attributes(top: str, known: Known) -> Iterator[Entry]:
-    """What has other attributes now than were noted, and is not in the set with its old ones."""
-    from clusterd import generation
-
-    noted = f"{os.path.dirname(top)}/{_NOTED}"
-    if not os.path.lexists(noted):
-        return
-    with open(noted, encoding="ascii") as file, Opened() as opened:
-        for line in file:
-            try:
-                was = generation.Was(*json.loads(line))
-            except (ValueError, TypeError):
-                return  # the node went down while it was written: the pass had changed nothing
-            now = generation.of(opened, was.path)
-            folder = was.kind == stat.S_IFDIR
-            if now is None or now.kind != was.kind or (not folder and os.path.lexists(top + was.path)):
-                continue
-            # A folder's time is that of what is in it.
-            if was.attributes != now.attributes._replace(mtime=was.mtime if folder else now.mtime):
-                yield Entry(
-                    was.path,
-                    ATTRIBUTES,
-                    KINDS[was.kind],
-                    0,
-                    was.mtime,
-                    stat.S_IMODE(was.mode),
-                    was.uid,
-                    was.gid,
-                    unmirrored=True,
-                    both=was.path in known.both,
-                )
+    yield from attributes.changed(os.path.dirname(top), top, known)
 
 
 def write(path: str, found: Iterable[Entry]) -> Iterator[Entry]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from clusterd import (
     asked,
+    attributes,
     backups,
     daemon,
     durable,
@@ -168,7 +169,7 @@ class Session:
         alone = [path for path, _ in self.found or ()]
         backups.note(set_id, unmirrored=alone, both=said.both)
         if self.found or self.folders:
-            manifest.note_attributes(backups.folder(set_id), dict.fromkeys((*alone, *self.folders)))
+            attributes.note(backups.folder(set_id), dict.fromkeys((*alone, *self.folders)))
         backups.keep_folders(set_id, said.folders)
         note_sent(set_id, said.sent)
         self.record = passes.write(

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from clusterd import backups, guards, lock, log, manifest, model, mounts, ownership, passes, run
+from clusterd import attributes, backups, guards, lock, log, manifest, model, mounts, ownership, passes, run
 from clusterd.errors import Busy, Failed, NotPermitted, Usage
 from clusterd.manifest import FOLDER, Entry, Summary, shown
 from clusterd.model import Service
@@ -57,13 +57,15 @@ class Job(NamedTuple):
     """Relative paths, with those folders above them that are missing."""
     replaces: tuple[str, ...]
     """Absolute paths that are there now."""
+    attributes: tuple[str, ...] = ()
+    """Absolute paths that have their contents, and get their owner, mode and other attributes again."""
 
 
 def choose(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
     """The entries that `wanted` names: files, or folders with all that is below them.
 
     Raises:
-        Usage: one of them names nothing in the set, or what has only got other attributes.
+        Usage: one of them names nothing in the set.
     """
     known = list(entries)
     chosen: dict[str, Entry] = {}
@@ -72,8 +74,6 @@ def choose(entries: Iterable[Entry], wanted: Iterable[str]) -> list[Entry]:
         found = [entry for entry in known if entry.path == name or entry.path.startswith(f"{name.rstrip('/')}/")]
         if not found:
             raise Usage(f"{shown(path)}: not in this backup set (its paths are absolute)")
-        if all(entry.what == manifest.ATTRIBUTES for entry in found):
-            raise Usage(f"{shown(path)}: only its owner, mode or such was changed: see attributes.jsonl in the set")
         chosen.update((entry.path, entry) for entry in found)
     return sorted(chosen.values())
 
@@ -140,13 +140,15 @@ def plan(entries: Iterable[Entry], known: list[Place]) -> list[Job]:
     """
     names: dict[Place, dict[str, None]] = {}
     replaces: dict[Place, list[str]] = {}
+    given: dict[Place, list[str]] = {}
     problems: dict[str, None] = {}
     for entry in entries:
-        if entry.what == manifest.ATTRIBUTES:
-            continue
         place = next((place for place in known if entry.path.startswith(place.path)), None)
         if place is None:
             problems[f"{shown(entry.path)}: in no mirrored path (any more); use --to DIR"] = None
+            continue
+        if entry.what == manifest.ATTRIBUTES:
+            given.setdefault(place, []).append(entry.path)
             continue
         name = entry.path[len(place.path) :]
         try:
@@ -157,14 +159,18 @@ def plan(entries: Iterable[Entry], known: list[Place]) -> list[Job]:
             problems[str(error)] = None
     if problems:
         raise Failed("; ".join(problems))
-    return [Job(place, tuple(found), tuple(replaces.get(place, ()))) for place, found in names.items()]
+    return [
+        Job(place, tuple(names.get(place, ())), tuple(replaces.get(place, ())), tuple(given.get(place, ())))
+        for place in {**names, **given}
+    ]
 
 
-def put_back(found: Summary, jobs: list[Job]) -> Summary:
-    """Copy what is planned from the set `found`.
+def put_back(found: Summary, jobs: list[Job]) -> tuple[Summary, list[str]]:
+    """Do what is planned, from the set `found`.
 
     Returns:
-        The backup set of what was replaced; its `entries` are 0, and it is gone, if nothing was.
+        The backup set of what was replaced; its `entries` are 0, and it is gone, if nothing was. And which of the jobs'
+        `attributes` were given: what is gone is passed over.
 
     Raises:
         Failed: rsync could not put back everything; what it replaced is in a backup set all the same.
@@ -174,22 +180,28 @@ def put_back(found: Summary, jobs: list[Job]) -> Summary:
         kept = backups.create(found.service, model.hostname(), found.epoch, manifest.RESTORE)
         complete = False
         try:
+            again = {path for job in jobs for path in job.attributes}
+            if again:
+                attributes.note(backups.folder(kept), sorted(again))
             for job in jobs:
                 _copy(found.set, kept, job)
+            given = attributes.give(backups.folder(found.set), again) if again else []
             complete = True
         finally:
             made = backups.finish(kept, complete=complete)
     count = sum(len(job.names) for job in jobs)
     text = f"{found.service}: {count} files and folders put back from {found.set}"
+    if given:
+        text += f", and the attributes of {len(given)}"
     if made.entries:
         text += f"; what they replaced is in {made.set}"
     log.event("backup-restored", text, level="notice", service=found.service, set=found.set, kept=made.set)
-    return made
+    return made, given
 
 
 def put_back_here(
     found: Summary, jobs: list[Job], service: Service, *, force: bool = False, wait: float = WAIT
-) -> Summary:
+) -> tuple[Summary, list[str]]:
     """The same as `put_back`, into the mirrored folders of `service`: no pass takes them half put back.
 
     So no hand-over moves the group meanwhile; a takeover may. `force`: this node need not be the holder. `wait`:
@@ -211,10 +223,10 @@ def put_back_here(
             raise Busy(f"{service.home} is being handed over or taken over: nothing was put back; try again then")
         epoch = None if force else check_holder(service)
         guards.check_mounts(service, passes.read(service.name))
-        made = put_back(found, jobs)
+        done = put_back(found, jobs)
         if epoch is not None:
-            _check_stayed(service, epoch, made)
-    return made
+            _check_stayed(service, epoch, done[0])
+    return done
 
 
 def contained(folder: str) -> list[str]:
@@ -246,6 +258,8 @@ def _check_stayed(service: Service, epoch: int, made: Summary) -> None:
 
 
 def _copy(set_id: str, kept: str, job: Job) -> None:
+    if not job.names:
+        return
     source = os.path.realpath(backups.files_folder(set_id)) + job.place.path
     below = os.path.realpath(backups.files_folder(kept))
     manifest.copy_folder(job.place.target, below)

@@ -157,7 +157,7 @@ def defined(path: Path) -> set[str]:
 
 
 def test_what_the_design_names_is_there() -> None:
-    files = {"py", "json", "conf"}
+    files = {"py", "json", "jsonl", "conf"}
     names = [found.groups() for found in re.finditer(r"`([a-z_]+)\.(\w+)(?:\(\))?`", DESIGN)]
     known = {name_of(path): defined(path) for path in MODULES}
     named = [(module, name) for module, name in names if module in known and name not in files]

@@ -61,7 +61,7 @@ def replaced(tree: Path, *names: str | bytes, complete: bool = True) -> Summary:
 def put_back(found: Summary, tree: Path, *names: str) -> Summary:
     entries = list(backups.entries(found.set))
     chosen = restore.choose(entries, [f"{tree}/{name}" for name in names]) if names else entries
-    return restore.put_back(found, restore.plan(chosen, [restore.Place(f"{tree}/", f"{tree}/")]))
+    return restore.put_back(found, restore.plan(chosen, [restore.Place(f"{tree}/", f"{tree}/")]))[0]
 
 
 def mirrored(box: "Box") -> Service:

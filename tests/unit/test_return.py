@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clusterd import channel, passes, paths, sender, setback, state, strays
+from clusterd import beneath, channel, passes, paths, sender, setback, state, strays
 from clusterd.errors import Failed
 from clusterd.passes import Done
 from clusterd.peer import Unreachable
@@ -209,16 +210,59 @@ def test_attributes_that_only_the_returning_node_had_are_found_and_kept(two: Two
     noted = {Path(line[0]).name: line for line in map(json.loads, (folder / "attributes.jsonl").open())}
     assert noted["stream"][-1]["user.DosStream.note:$DATA"] == "mine"
     assert "system.posix_acl_access" in noted["shared"][-1]
-    # What has no content in the set is passed over when that is put back.
-    restore = f"{ROOT}/scripts/restore_backup"
-    done = two.there(sys.executable, restore, "--all", "--force", "-v", notice["set"], check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"1 put back from {notice['set']}; of 6 only owner, mode or such was changed")
-    assert (two.copy / "edited").read_text() == "longer"
-    done = two.there(sys.executable, restore, "--force", notice["set"], f"{two.data}/secret", check=False)
-    assert done.returncode == 2
-    assert "attributes.jsonl" in done.stderr
     assert go(two).unmirrored == ()
+
+
+def test_attributes_that_only_the_returning_node_had_can_be_given_again(two: Two) -> None:
+    attributed(two)
+    give_attributes(two)
+    names = ("stream", "shared", "secret", "folder", "empty", "link", "edited")
+    had = {name: looks(two.copy / name) for name in names}
+    assert go(two).ok
+    [notice] = told(two)
+    now = {name: looks(two.copy / name) for name in had}
+
+    def restore(*words: str) -> subprocess.CompletedProcess[str]:
+        return two.there(sys.executable, f"{ROOT}/scripts/restore_backup", "--force", *words, check=False)
+
+    done = restore("--all", "--to", str(two.other), notice["set"])
+    assert (done.returncode, done.stderr) == (0, "")
+    done = restore("--to", str(two.other), notice["set"], f"{two.data}/secret")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "restore_backup: --to: only owner, mode or other attributes were changed: there is no content to put there\n"
+    )
+    done = restore("--dry-run", notice["set"], f"{two.data}/secret")
+    assert done.stdout == f"would give its owner, mode and other attributes again: {two.data}/secret\n"
+    assert {name: looks(two.copy / name) for name in had} == now
+    done = restore("--all", "-v", notice["set"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"1 put back from {notice['set']}, 6 given their owner, mode and other attributes")
+    assert {name: looks(two.copy / name) for name in had} == had
+    # And what they had before that is kept again.
+    [kept] = re.findall(r"what they replaced is in (\S+)", done.stdout)
+    assert json.loads((two.other / "state/backups" / kept / "manifest.json").read_text())["unmirrored"] == 0
+    assert restore("--all", kept).returncode == 0
+    assert {name: looks(two.copy / name) for name in had} == now
+    # What is gone by then, or something else, is passed over; so is another file that somebody has linked to.
+    (two.copy / "secret").unlink()
+    (two.copy / "shared").unlink()
+    (two.copy / "shared").mkdir()
+    (two.copy / "stream").unlink()
+    (two.other / "elsewhere").write_text("another's")
+    os.link(two.other / "elsewhere", two.copy / "stream")
+    before = looks(two.other / "elsewhere")
+    done = restore("--all", notice["set"])
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "3 whose attributes were changed are gone, or something else now: passed over\n"
+    assert looks(two.other / "elsewhere") == before
+    assert looks(two.copy / "folder") == had["folder"]
+
+
+def looks(path: Path) -> tuple[object, ...]:
+    """Owner, mode and extended attributes, ACLs among them; no times."""
+    about = path.lstat()
+    return about.st_mode, about.st_uid, about.st_gid, beneath.read_xattrs(str(path), follow=False)
 
 
 def test_attributes_that_a_cut_return_has_changed_are_told(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:

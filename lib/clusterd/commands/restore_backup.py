@@ -49,17 +49,19 @@ def restore_backup(options: argparse.Namespace) -> int:
         return _show(found, list(backups.entries(found.set)), options.json)
     entries = list(backups.entries(found.set))
     chosen = entries if options.all else restore.choose(entries, options.paths)
-    attributes = sum(entry.what == manifest.ATTRIBUTES for entry in chosen)
-    chosen = [entry for entry in chosen if entry.what != manifest.ATTRIBUTES]  # they have no content to put back
+    if options.to:  # what has only got other attributes has no content to put there
+        chosen = [entry for entry in chosen if entry.what != manifest.ATTRIBUTES]
+        if not chosen:
+            raise Usage("--to: only owner, mode or other attributes were changed: there is no content to put there")
     service = None if options.to else _service(options, found)
     jobs = restore.plan(chosen, restore.places(service) if service else restore.elsewhere(options.to))
     if run.dry_run:
         return _dry(jobs, options.json)
     if service:
-        made = restore.put_back_here(found, jobs, service, force=options.force)
+        made, given = restore.put_back_here(found, jobs, service, force=options.force)
     else:
-        made = restore.put_back(found, jobs)
-    return _report(found, chosen, attributes, made, options)
+        made, given = restore.put_back(found, jobs)
+    return _report(found, chosen, given, made, options)
 
 
 def _service(options: argparse.Namespace, found: Summary) -> Service:
@@ -87,20 +89,27 @@ def _show(found: Summary, entries: list[Entry], as_json: bool) -> int:
 def _dry(jobs: list[restore.Job], as_json: bool) -> int:
     """--dry-run: each path, and whether something is there now."""
     would = {job.place.target + name: job.place.target + name in job.replaces for job in jobs for name in job.names}
+    given = sorted(path for job in jobs for path in job.attributes)
     if as_json:
-        cli.show_json({"would_restore": sorted(would), "would_replace": sorted(path for path in would if would[path])})
+        replaced = sorted(path for path in would if would[path])
+        cli.show_json({"would_restore": sorted(would), "would_replace": replaced, "would_give_attributes": given})
         return OK
     for path, replaces in would.items():
         print(f"would put back: {shown(path)}" + (" (what is there now goes into a backup set)" if replaces else ""))
+    for path in given:
+        print(f"would give its owner, mode and other attributes again: {shown(path)}")
     return OK
 
 
-def _report(found: Summary, chosen: list[Entry], attributes: int, made: Summary, options: argparse.Namespace) -> int:
+def _report(found: Summary, chosen: list[Entry], given: list[str], made: Summary, options: argparse.Namespace) -> int:
+    copied = [entry.path for entry in chosen if entry.what != manifest.ATTRIBUTES]
+    gone = len(chosen) - len(copied) - len(given)
+    if gone:
+        print(f"{gone} whose attributes were changed are gone, or something else now: passed over", file=sys.stderr)
     if options.json:
-        answer = {"set": found.set, "restored": [entry.path for entry in chosen], "kept": made.entries and made.set}
-        cli.show_json(answer)
+        cli.show_json({"set": found.set, "restored": copied, "attributes": given, "kept": made.entries and made.set})
     elif sys.stdout.isatty() or options.verbose:
         kept = f"; what they replaced is in {made.set}" if made.entries else ""
-        rest = f"; of {attributes} only owner, mode or such was changed: see attributes.jsonl in it" * bool(attributes)
-        print(f"{len(chosen)} put back from {found.set}{rest}{kept}")
+        rest = f", {len(given)} given their owner, mode and other attributes again" if given else ""
+        print(f"{len(copied)} put back from {found.set}{rest}{kept}")
     return OK
