@@ -3,6 +3,7 @@
 import email
 import email.policy
 from email.message import EmailMessage
+from functools import lru_cache
 from pathlib import Path
 
 from . import power
@@ -25,8 +26,12 @@ def texts(place: Place) -> list[str]:
 
 def messages(place: Place) -> list[EmailMessage]:
     """The mails, parsed; X-Lab-From and X-Lab-To are the envelope."""
-    policy = email.policy.default
-    return [email.message_from_string(text, policy=policy) for text in texts(place)]
+    return [_message(text) for text in texts(place)]
+
+
+@lru_cache(maxsize=1000)
+def _message(text: str) -> EmailMessage:
+    return email.message_from_string(text, policy=email.policy.default)
 
 
 def forget(place: Place) -> None:
