@@ -7,15 +7,13 @@ was recorded before a reboot of *ours* is told by our nonce, new at every boot, 
 of a peer's incarnation that we believe has it.
 """
 
-import fcntl
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clusterd import log, ownership, paths, state, urgency
+from clusterd import log, nic, ownership, paths, state, urgency
 from clusterd.errors import Failed
 from clusterd.word import MAGIC as MAGIC
 from clusterd.word import SIZE as SIZE
@@ -26,7 +24,6 @@ from clusterd.word import decode as decode
 from clusterd.word import seal as seal
 
 _INTERNETWORK_CONTROL = 0xC0
-_SIOCGIFINDEX = 0x8933
 
 AT_ONCE = 500
 """Datagrams taken from a socket in one turn, as many as it holds: more may come for as long as one likes to read."""
@@ -260,10 +257,9 @@ class Path:
     def _index(self) -> int:
         """The kernel's number of the NIC; 0 if there is none of that name."""
         try:
-            answer = fcntl.ioctl(self._asking, _SIOCGIFINDEX, struct.pack("16s24x", self.interface.encode()))
+            return nic.index(self._asking, self.interface)
         except OSError:
             return 0
-        return int(struct.unpack_from("16si", answer)[1])
 
     def _unbind(self) -> None:
         self._bound = 0

@@ -111,20 +111,19 @@ class Keeper:
     def _renew_one(self, where: Place, address: str) -> int:
         """Returns 0 or the errno."""
         try:
-            self._socket.send(_message(where, address, self.seconds))
+            index = nic.index(self._socket, where.interface)
+            self._socket.send(_message(where, index, address, self.seconds))
             answer = self._socket.recv(4096)
         except OSError as error:
             return error.errno or errno.EIO
         return -int(struct.unpack_from("=i", answer, 16)[0])
 
 
-def _message(where: Place, address: str, seconds: int) -> bytes:
+def _message(where: Place, index: int, address: str, seconds: int) -> bytes:
     """RTM_NEWADDR that changes the lifetime of an address that exists, and fails for one that does not.
 
-    What it does not say of metric and flags, the kernel would reset. See rtnetlink(7), linux/if_addr.h.
-
-    Raises:
-        OSError: there is no such interface.
+    `index`: of the interface. What it does not say of metric and flags, the kernel would reset. See rtnetlink(7),
+    linux/if_addr.h.
     """
     host = nic.packed(address)
     flags = _IFA_F_MCAUTOJOIN | (_IFA_F_NODAD if len(host) == 16 else 0)
@@ -135,7 +134,6 @@ def _message(where: Place, address: str, seconds: int) -> bytes:
         (_IFA_FLAGS, struct.pack("=I", flags)),
         (_IFA_RT_PRIORITY, struct.pack("=I", 0 if where.home else FOREIGN_METRIC)),
     )
-    index = socket.if_nametoindex(where.interface)
     size = int(address.partition("/")[2])
     body = struct.pack("=BBBBI", nic.family(address), size, 0, 0, index)
     body += b"".join(struct.pack("=HH", 4 + len(value), kind) + value for kind, value in about)

@@ -14,6 +14,7 @@ from clusterd import paths
 _SIOCGIFCONF = 0x8912
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFHWADDR = 0x8927
+_SIOCGIFINDEX = 0x8933
 _IFF_UP = 0x1
 _IFF_RUNNING = 0x40
 _ARPHRD_ETHER = 1
@@ -37,6 +38,16 @@ def macs() -> dict[str, str]:
     """The MAC address of every interface of this machine that has one."""
     found = {name: mac(name) for _, name in socket.if_nameindex()}
     return {name: address for name, address in found.items() if address}
+
+
+def index(sock: socket.socket, interface: str) -> int:
+    """The kernel's number of the interface, asked through any open socket: socket.if_nametoindex opens one each time.
+
+    Raises:
+        OSError: there is no such interface.
+    """
+    answer = fcntl.ioctl(sock, _SIOCGIFINDEX, struct.pack("=16s24x", os.fsencode(interface)[:15]))
+    return int(struct.unpack_from("=i", answer, 16)[0])
 
 
 def up(interface: str) -> bool:

@@ -16,7 +16,8 @@ class Peers:
 
     def __init__(self, config: model.Config) -> None:
         self.config = config
-        self.nearby = [network.name for network in config.me().networks]
+        self.me = config.me()
+        self.nearby = [network.name for network in self.me.networks]
         self.peers = {peer.name: Peer(peer.name, dict.fromkeys(self.nearby, None)) for peer in config.peers()}
         self.words: dict[str, Word] = {}
         self.skews: dict[str, float] = {}
@@ -55,7 +56,7 @@ class Peers:
 
     def hear(self, word: Word, path: str, now: float) -> bool:
         """Take in a word; whether it says anything new, or comes from a peer that was overdue."""
-        me = self.config.me().name
+        me = self.me.name
         peer = self.peers[word.node]
         known = self.words.get(word.node)
         if known and (word.incarnation, word.sequence) < (known.incarnation, known.sequence):
@@ -182,7 +183,7 @@ class Peers:
         """
         if len(self.peers) == 1:
             return True
-        me = self.config.me().name
+        me = self.me.name
         for name in self.heard(rules, now):
             word = self.words.get(name)
             wants = word is None or picture.wanted(word.groups.get(group, NO_CLAIM))

@@ -51,14 +51,15 @@ class Watch:
     def __init__(self, config: model.Config, keys: Keys, *, clean: bool) -> None:
         self.config = config
         self.rules = rules_of(config)
-        self.name = config.me().name
+        self.me = config.me()
+        self.name = self.me.name
         self.boot = state.boot_id()
         self.clean = clean
         self.started = view.now()
         self.worker = Worker()
         self.crew = Crew(config.folder)
         self.teller = Teller(config, self.worker)
-        self.dog = Dog(config.me(), self.teller.no_device)
+        self.dog = Dog(self.me, self.teller.no_device)
         self.readiness = Readiness(config, self.worker)
         self.witness = setback.Witness(None)
         self.asks: dict[str, int] = {}
@@ -81,7 +82,7 @@ class Watch:
         self.paths = open_paths(config)
         for path in self.paths:
             self.selector.register(path, selectors.EVENT_READ, path)
-        self.lan = Socket(config.me().interface)
+        self.lan = Socket(self.me.interface)
         self.selector.register(self.lan, selectors.EVENT_READ, None)
         self.next_beat = self.last_turn = self.started
         self.next_view = self.next_look = 0.0
@@ -227,7 +228,7 @@ class Watch:
 
     def _on_lan(self) -> bool:
         """Whether this node has an address of its own on the LAN now."""
-        return bool(self.config.me().admin_addresses) or self.name in self.estate.up
+        return bool(self.me.admin_addresses) or self.name in self.estate.up
 
     def _speak(self, me: Me, now: float) -> None:
         """One datagram on every path."""

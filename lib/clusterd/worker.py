@@ -21,11 +21,14 @@ class Worker:
         self.owed: dict[str, Job] = {}
         """What has to be done, and could not be done yet."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.given = self.done = 0
+        """How many jobs; only the caller's thread counts the ones, only the worker's the others."""
         self.thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self.thread.start()
 
     def do(self, job: Job) -> None:
-        """Do `job` soon; its errors are reported and end nothing."""
+        """Do `job` soon; its errors are reported and end nothing. One thread gives them all."""
+        self.given += 1
         self.jobs.put(job)
 
     def must(self, what: str, job: Job) -> None:
@@ -33,8 +36,13 @@ class Worker:
         self.do(partial(self._attempt, what, job))
 
     def after_all(self, job: Job) -> None:
-        """Do `job` soon, unless something that must be done could not be done yet."""
-        self.do(lambda: None if self.owed else job())
+        """Do `job`, which waits for no disk, unless something that must be done could not be done yet: now, if nothing
+        is to be done before it, which spares the thread a wake-up; else soon.
+        """
+        if self.given == self.done and not self.owed:
+            self._report(job)
+        else:
+            self.do(lambda: None if self.owed else job())
 
     def finish(self, timeout: float) -> None:
         """Wait at most `timeout` seconds until everything given so far is done."""
@@ -66,6 +74,7 @@ class Worker:
                 for what, each in list(self.owed.items()):
                     self._report(partial(self._attempt, what, each))
                 again = time.monotonic() + AGAIN
+            self.done += job is not _nothing
 
     def _next(self) -> Job | None:
         """The next job, or nothing to do if none comes for a while and something is owed."""

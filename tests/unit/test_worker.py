@@ -94,6 +94,33 @@ def test_what_must_be_done_is_tried_until_it_is(
     assert capsys.readouterr().err.count("No space left") == 1, "said once"
 
 
+def test_what_waits_for_no_disk_is_done_at_once_but_overtakes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    made = Worker()
+    done: list[str] = []
+    threads: list[threading.Thread] = []
+    gate = threading.Event()
+
+    def mark() -> None:
+        done.append("mark")
+        threads.append(threading.current_thread())
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    made.after_all(mark)
+    assert threads == [threading.current_thread()]
+    made.after_all(fail)
+    assert capsys.readouterr().err == "watchdog: OSError: [Errno 28] No space left on device\n"
+    made.do(lambda: gate.wait(10))
+    made.do(partial(done.append, "record"))
+    made.after_all(mark)
+    assert done == ["mark"]
+    gate.set()
+    made.finish(10)
+    assert done == ["mark", "record", "mark"]
+    assert threads[-1] is made.thread
+
+
 def test_a_refusal_is_final(capsys: pytest.CaptureFixture[str]) -> None:
     """It would be one again, and keep everything else from being relied on."""
     made = Worker()
