@@ -369,21 +369,21 @@ def full_state(lab: Lab, node: str) -> Iterator[None]:
         lab.sh(node, f"cp -a {STATE}/*.json /run/groups/; umount {STATE}; cp -a /run/groups/. {STATE}/")
 
 
-def test_full_state_of_the_holder(lab: Lab) -> None:
+def test_full_state_of_the_holder(disks: Lab) -> None:
     with (
-        fault(lab, "holder's state disk full", "disks", answers=STAYED, quiet=True) as day,
-        full_state(lab, "serv1"),
+        fault(disks, "holder's state disk full", "disks", answers=STAYED, quiet=True) as day,
+        full_state(disks, "serv1"),
     ):
-        stays(lab, 4, **HOME)
+        stays(disks, 4, **HOME)
         day.writer.more()
 
 
-def test_full_state_of_the_successor(lab: Lab) -> None:
+def test_full_state_of_the_successor(disks: Lab) -> None:
     """No epoch, no takeover: a person is told, and it is done as soon as it can be."""
-    with fault(lab, "power of the holder, successor's state disk full", "disks") as day:
-        with full_state(lab, "serv2"):
-            cut = lab.power_off("serv1")
-            failed = wait_event(lab, "serv2", "takeover-failed", cut)
+    with fault(disks, "power of the holder, successor's state disk full", "disks") as day:
+        with full_state(disks, "serv2"):
+            cut = disks.power_off("serv1")
+            failed = wait_event(disks, "serv2", "takeover-failed", cut)
             assert "No space left on device" in failed["text"], failed
         day.serves("serv2")
         day.writer.more()
