@@ -8,6 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from clusterd import generation
 from clusterd.beneath import Opened
@@ -59,26 +60,58 @@ def changed(folder: str, files: str, known: Known) -> Iterator[Entry]:
                     stat.S_IMODE(was.mode),
                     was.uid,
                     was.gid,
-                    unmirrored=known.alone,
+                    unmirrored=known.received,
                     both=was.path in known.both,
                 )
 
 
-def give(folder: str, wanted: Collection[str]) -> list[str]:
-    """Give the paths `wanted` what was noted of them in the set `folder`; their times stay. Returns which have it now:
-    what is gone, or is something else now, is passed over; so is what may be another's file that a user has linked to.
+class Given(NamedTuple):
+    """What came of giving attributes."""
 
-    Raises:
-        OSError: it cannot be done; or one was swapped for another file at that moment.
+    done: list[str]
+    """The paths that have them now."""
+    refused: dict[str, str]
+    """The others, and why not."""
+
+
+def give(folder: str, wanted: Collection[str]) -> Given:
+    """Give the paths `wanted` what was noted of them in the set `folder`. Their times stay: whoever writes at that
+    moment must not look as if nothing had been written.
     """
-    done = []
+    given = Given([], {})
     with Opened() as opened:
         for was in noted(folder):
-            now = generation.of(opened, was.path) if was.path in wanted else None
-            if now is None or now.kind != was.kind:
+            if was.path not in wanted:
                 continue
-            if was.kind != stat.S_IFDIR and now.links > 1 and now.inode != was.inode:
-                continue
-            opened.give(was.path, was.attributes._replace(mtime=now.mtime), now.inode)
-            done.append(was.path)
-    return done
+            try:
+                why = _give(opened, was)
+            except OSError as error:
+                why = error.strerror or str(error)
+            if why:
+                given.refused[was.path] = why
+            else:
+                given.done.append(was.path)
+    return given
+
+
+def _give(opened: Opened, was: Was) -> str:
+    """One of them; why not, or "". Who owns the folder may have put another file there, and gets nothing for that:
+    neither an owner for what never had it, nor a right that its content could use.
+    """
+    now = generation.of(opened, was.path)
+    if now is None:
+        return "it is gone"
+    if now.kind != was.kind:
+        return f"it is a {KINDS[now.kind]} now, and was a {KINDS[was.kind]}"
+    same_owner = (now.uid, now.gid) == (was.uid, was.gid)
+    if not same_owner and (now.device, now.inode) != (was.device, was.inode):
+        return "it is another one now, of another owner"
+    if not same_owner and was.kind == stat.S_IFREG and _privileged(was):
+        return "it would be run with the rights of an owner that it has not got now"
+    opened.give(was.path, was.attributes._replace(mtime=None), now.inode)
+    return ""
+
+
+def _privileged(was: Was) -> bool:
+    """Whether running the file gives rights: those of its owner or group, or capabilities."""
+    return bool(was.mode & (stat.S_ISUID | stat.S_ISGID)) or "security.capability" in was.xattrs

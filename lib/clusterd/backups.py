@@ -245,7 +245,7 @@ def _known(set_id: str, what: dict[str, str], only: Iterable[str] = (), both: It
     """What was noted, and what is known beside."""
     noted = state.read(f"{folder(set_id)}/noted.json") or {}
     only, both = (*only, *noted.get("unmirrored", ())), (*both, *noted.get("both", ()))
-    return manifest.Known(what, frozenset(only), frozenset(both), load(set_id).why == PASS)
+    return manifest.Known(what, frozenset(only), frozenset(both), bool(noted))
 
 
 def ended(set_id: str) -> bool:

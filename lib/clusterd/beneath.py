@@ -24,8 +24,8 @@ class Attributes(NamedTuple):
     """As in stat_result: type and permissions."""
     uid: int
     gid: int
-    mtime: int
-    """Nanoseconds."""
+    mtime: int | None
+    """Nanoseconds; None: as it is."""
     xattrs: dict[str, bytes]
     """ACLs are among them."""
 
@@ -168,7 +168,7 @@ def give_attributes(fd: int, wanted: Attributes) -> None:
         os.chmod(path, stat.S_IMODE(wanted.mode))
         if _ACCESS_ACL in wanted.xattrs:
             os.setxattr(path, _ACCESS_ACL, wanted.xattrs[_ACCESS_ACL])
-    if os.fstat(fd).st_mtime_ns != wanted.mtime:
+    if wanted.mtime is not None and os.fstat(fd).st_mtime_ns != wanted.mtime:
         os.utime(path, ns=(wanted.mtime, wanted.mtime))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from clusterd import lock, log, passes, services
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Service
-from clusterd.passes import NEWEST, Record, Unfinished
+from clusterd.passes import NEWEST, Unfinished
 
 PATIENCE = 5.0
 """Seconds that an earlier pass, or its rsync, gets to end."""
@@ -30,11 +30,10 @@ def settle(service: Service) -> Unfinished | None:
     end(f"apply-{service.name}")
     end(f"receive-{service.name}")
     with lock.wait_for(f"receive-{service.name}", PATIENCE):
-        record = passes.read(service.name)
-        return _choose(service, record) if record.unfinished else None
+        return _choose(service) if passes.read(service.name).unfinished else None
 
 
-def _choose(service: Service, record: Record) -> Unfinished | None:
+def _choose(service: Service) -> Unfinished | None:
     """Tidy up after the pass that was cut, and choose what is served; the caller holds the service's lock."""
     from clusterd import leftovers, rollback
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from clusterd import acquire, evidence, log, mirror, network, ownership, services, view
+from clusterd import acquire, errors, evidence, log, mirror, network, ownership, services, view
 from clusterd.errors import ClusterdError, Failed
 from clusterd.model import Config, Group, Node, Service
 from clusterd.successor import SUCCESSOR_TIMEOUT, Successor, Unclear, known_to, ready
@@ -130,20 +130,18 @@ def _copied_first(group: Group) -> Iterable[Service]:
     return group.services if reached else [service for service in group.services if service.before]
 
 
-def let_go(config: Config, group: Group) -> list[services.Outcome]:
+def let_go(config: Config, group: Group) -> tuple[str, list[services.Outcome]]:
     """The group is another's: drop what is left of its address, stop what still runs of it here.
 
     Returns:
-        the services that did not stop.
-
-    Raises:
-        Failed: what is left of its address did not go; what runs of it was stopped all the same, if it let itself.
+        why something of its address has stayed, "" if all is gone; and the services that did not stop.
     """
+    why = ""
     try:
         network.drop_group(config, network.place(config, group.name, config.me()))
-    finally:
-        outcomes = services.stop_all(group.services)
-    return [outcome for outcome in outcomes if not outcome.ok]
+    except (ClusterdError, OSError) as error:
+        why = errors.text(error)
+    return why, [outcome for outcome in services.stop_all(group.services) if not outcome.ok]
 
 
 def _stop(group: Group) -> None:

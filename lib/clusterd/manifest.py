@@ -111,8 +111,8 @@ class Known(NamedTuple):
     what: dict[str, str]
     unmirrored: frozenset[str] = frozenset()
     both: frozenset[str] = frozenset()
-    alone: bool = True
-    """What has got other attributes was changed here only."""
+    received: bool = True
+    """A pass has brought it: what has got other attributes by that was changed here only (see attributes.py)."""
 
 
 def walk(top: str, known: Known) -> Iterator[Entry]:

@@ -89,6 +89,12 @@ NOTICES = {
         "look for the notice unmirrored-found.",
         each=True,
     ),
+    "not-let-go": Notice(
+        "alert",
+        "A group is another node's now, and its address did not go from this one: two nodes may answer for it.",
+        "Look with: ip addr. Remove it: ip addr del ADDRESS/PREFIX dev NIC. The watchdog tries it again, ever more "
+        "rarely.",
+    ),
     "failback-waiting": Notice(
         "notice",
         "A group's home node is back and stable, and failback is manual.",

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from clusterd import attributes, backups, guards, lock, log, manifest, model, mounts, ownership, passes, run
+from clusterd.attributes import Given
 from clusterd.errors import Busy, Failed, NotPermitted, Usage
 from clusterd.manifest import FOLDER, Entry, Summary, shown
 from clusterd.model import Service
@@ -143,7 +144,8 @@ def plan(entries: Iterable[Entry], known: list[Place]) -> list[Job]:
     given: dict[Place, list[str]] = {}
     problems: dict[str, None] = {}
     for entry in entries:
-        place = next((place for place in known if entry.path.startswith(place.path)), None)
+        inside = f"{entry.path}/" if entry.what == manifest.ATTRIBUTES else entry.path  # a mirrored folder itself, too
+        place = next((place for place in known if inside.startswith(place.path)), None)
         if place is None:
             problems[f"{shown(entry.path)}: in no mirrored path (any more); use --to DIR"] = None
             continue
@@ -165,12 +167,12 @@ def plan(entries: Iterable[Entry], known: list[Place]) -> list[Job]:
     ]
 
 
-def put_back(found: Summary, jobs: list[Job]) -> tuple[Summary, list[str]]:
+def put_back(found: Summary, jobs: list[Job]) -> tuple[Summary, Given]:
     """Do what is planned, from the set `found`.
 
     Returns:
-        The backup set of what was replaced; its `entries` are 0, and it is gone, if nothing was. And which of the jobs'
-        `attributes` were given: what is gone is passed over.
+        The backup set of what was replaced; its `entries` are 0, and it is gone, if nothing was. And what came of the
+        jobs' `attributes`.
 
     Raises:
         Failed: rsync could not put back everything; what it replaced is in a backup set all the same.
@@ -185,14 +187,14 @@ def put_back(found: Summary, jobs: list[Job]) -> tuple[Summary, list[str]]:
                 attributes.note(backups.folder(kept), sorted(again))
             for job in jobs:
                 _copy(found.set, kept, job)
-            given = attributes.give(backups.folder(found.set), again) if again else []
+            given = attributes.give(backups.folder(found.set), again)
             complete = True
         finally:
             made = backups.finish(kept, complete=complete)
     count = sum(len(job.names) for job in jobs)
     text = f"{found.service}: {count} files and folders put back from {found.set}"
-    if given:
-        text += f", and the attributes of {len(given)}"
+    if again:
+        text += f", and the attributes of {len(given.done)}"
     if made.entries:
         text += f"; what they replaced is in {made.set}"
     log.event("backup-restored", text, level="notice", service=found.service, set=found.set, kept=made.set)
@@ -201,7 +203,7 @@ def put_back(found: Summary, jobs: list[Job]) -> tuple[Summary, list[str]]:
 
 def put_back_here(
     found: Summary, jobs: list[Job], service: Service, *, force: bool = False, wait: float = WAIT
-) -> tuple[Summary, list[str]]:
+) -> tuple[Summary, Given]:
     """The same as `put_back`, into the mirrored folders of `service`: no pass takes them half put back.
 
     So no hand-over moves the group meanwhile; a takeover may. `force`: this node need not be the holder. `wait`:

@@ -32,7 +32,7 @@ def tell(
     did = f"They are kept on {node}, in the backup set {kept}."
     if attributes:
         text += f"; of {len(attributes)} only owner, mode or other attributes had been changed"
-        did += " What owner, mode and other attributes had been is in its attributes.jsonl."
+        did += " What owner, mode and other attributes had been is in it, too, and restore_backup gives them again."
     notify.tell_detached(
         config,
         "unmirrored-found",

@@ -22,13 +22,16 @@ class Worker:
         """What has to be done, and could not be done yet."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.given = self.done = 0
-        """How many jobs; only the caller's thread counts the ones, only the worker's the others."""
+        """How many jobs."""
+        self.counting = threading.Lock()
+        """Of the given ones; only the worker's own thread counts those that are done."""
         self.thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self.thread.start()
 
     def do(self, job: Job) -> None:
-        """Do `job` soon; its errors are reported and end nothing. One thread gives them all."""
-        self.given += 1
+        """Do `job` soon; its errors are reported and end nothing."""
+        with self.counting:
+            self.given += 1
         self.jobs.put(job)
 
     def must(self, what: str, job: Job) -> None:

@@ -78,7 +78,9 @@ def holder(lab: Lab, group: str) -> str:
 
 
 def settles(lab: Lab) -> str:
-    """Wait until each group has been served by one node for half a second, and no script runs; who serves serv1's."""
+    """Wait until each group is served by one node and, half a second later, still or again by the same, and no script
+    runs; who serves serv1's.
+    """
     found: list[str] = []
 
     def settled() -> bool:

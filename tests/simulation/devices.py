@@ -129,8 +129,11 @@ class Worker(worker.Worker):
             self.machine.loop.hire(job)
 
     def after_all(self, job: Any) -> None:
-        """Later, always: the real one may do it at once."""
-        self.do(lambda: None if self.owed else job())
+        """At once, if nothing is to be done before it, as the real one; its thread's work is that of the loop here."""
+        if self.machine.loop is None or (not self.machine.loop.jobs and not self.owed):
+            job()
+        else:
+            self.do(lambda: None if self.owed else job())
 
     def _attempt(self, what: str, job: Any) -> None:
         try:

@@ -496,17 +496,22 @@ def test_let_go_tells_of_a_service_that_does_not_stop(held: Site) -> None:
     assert told[0]["text"].startswith("second did not stop here, and serv1 is another node's now: ")
 
 
-def test_let_go_of_an_address_that_stays(held: Site) -> None:
-    """Two answer for it: the services end all the same, and a person is told."""
+@pytest.mark.parametrize("stuck", ["", "second"])
+def test_let_go_of_an_address_that_stays(held: Site, stuck: str) -> None:
+    """Two answer for it: the services end all the same, and a person is told of all that stays."""
     refuse(held, "addr del 10.1.0.1/24")
+    if stuck:
+        held.break_(f"stop-{stuck}")
     ownership.write(Record("serv1", 9, "serv2"))
     done = held.run("release", "serv1", "--let-go", "--why=serv2 holds it with epoch 9")
     assert done.returncode == 1
     assert "an address is still on eth0" in done.stderr
-    assert held.up("serv1") and held.running() == set()
-    (event,) = [event for event in held.events() if event["event"] == "release-failed"]
-    assert event["text"].startswith("serv1 is another node's now, and cannot be let go of here: ")
+    assert ("second did not stop" in done.stderr) == bool(stuck)
+    assert held.up("serv1") and held.running() == {stuck} - {""}
+    (event,) = [event for event in held.events() if event["event"] == "not-let-go"]
+    assert event["text"].startswith("serv1 is another node's now, and its address does not go from here: ")
     assert "an address is still on eth0" in event["text"]
+    assert [event["subject"] for event in held.events() if event["event"] == "service-failed"] == [stuck] * bool(stuck)
 
 
 @pytest.mark.parametrize(("words", "name"), [((), "release-failed"), (("--failback",), "failback-failed")])

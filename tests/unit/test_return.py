@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clusterd import beneath, channel, passes, paths, sender, setback, state, strays
+from clusterd import attributes, beneath, channel, passes, paths, sender, setback, state, strays
 from clusterd.errors import Failed
 from clusterd.passes import Done
 from clusterd.peer import Unreachable
@@ -216,7 +216,8 @@ def test_attributes_that_only_the_returning_node_had_are_found_and_kept(two: Two
 def test_attributes_that_only_the_returning_node_had_can_be_given_again(two: Two) -> None:
     attributed(two)
     give_attributes(two)
-    names = ("stream", "shared", "secret", "folder", "empty", "link", "edited")
+    two.copy.chmod(0o750)  # the mirrored folder itself
+    names = (".", "stream", "shared", "secret", "folder", "empty", "link", "edited")
     had = {name: looks(two.copy / name) for name in names}
     assert go(two).ok
     [notice] = told(two)
@@ -226,37 +227,97 @@ def test_attributes_that_only_the_returning_node_had_can_be_given_again(two: Two
         return two.there(sys.executable, f"{ROOT}/scripts/restore_backup", "--force", *words, check=False)
 
     done = restore("--all", "--to", str(two.other), notice["set"])
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr.startswith("7 left out: of these only owner, mode or other attributes were changed")
     done = restore("--to", str(two.other), notice["set"], f"{two.data}/secret")
     assert done.returncode == 2
-    assert done.stderr == (
-        "restore_backup: --to: only owner, mode or other attributes were changed: there is no content to put there\n"
-    )
+    assert "so there is no content to put there; what they were: " in done.stderr
     done = restore("--dry-run", notice["set"], f"{two.data}/secret")
     assert done.stdout == f"would give its owner, mode and other attributes again: {two.data}/secret\n"
     assert {name: looks(two.copy / name) for name in had} == now
     done = restore("--all", "-v", notice["set"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"1 put back from {notice['set']}, 6 given their owner, mode and other attributes")
+    assert done.stdout.startswith(f"1 put back from {notice['set']}, 7 given their owner, mode and other attributes")
     assert {name: looks(two.copy / name) for name in had} == had
     # And what they had before that is kept again.
     [kept] = re.findall(r"what they replaced is in (\S+)", done.stdout)
     assert json.loads((two.other / "state/backups" / kept / "manifest.json").read_text())["unmirrored"] == 0
     assert restore("--all", kept).returncode == 0
     assert {name: looks(two.copy / name) for name in had} == now
-    # What is gone by then, or something else, is passed over; so is another file that somebody has linked to.
-    (two.copy / "secret").unlink()
-    (two.copy / "shared").unlink()
-    (two.copy / "shared").mkdir()
-    (two.copy / "stream").unlink()
-    (two.other / "elsewhere").write_text("another's")
-    os.link(two.other / "elsewhere", two.copy / "stream")
-    before = looks(two.other / "elsewhere")
-    done = restore("--all", notice["set"])
-    assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "3 whose attributes were changed are gone, or something else now: passed over\n"
-    assert looks(two.other / "elsewhere") == before
-    assert looks(two.copy / "folder") == had["folder"]
+
+
+def test_who_owns_the_folder_gets_no_attributes_for_another_file(two: Two) -> None:
+    """Nothing is taken for what it was because it bears the name; and one that fails does not keep the others."""
+    for name in ("gone", "kind", "linked", "mine", "theirs", "theirs.d/", "runs", "caps", "kept", "last"):
+        (two.data / name).mkdir() if name.endswith("/") else (two.data / name).write_text(name)
+    fill(two)
+    swap(two)
+    for name in ("gone", "kind", "linked", "theirs", "theirs.d", "runs", "caps", "kept", "last"):
+        os.chown(two.copy / name, 12345, 12345)
+    (two.copy / "mine").chmod(0o640)
+    (two.copy / "runs").chmod(0o4755)
+    os.setxattr(two.copy / "caps", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    assert go(two).ok
+    [notice] = told(two)
+    assert "of 10 only owner" in notice["text"]
+    (two.copy / "gone").unlink()
+    (two.copy / "kind").unlink()
+    (two.copy / "kind").mkdir()
+    for name, owner in (("linked", 1), ("mine", 0), ("theirs", 1)):
+        swapped = two.other / "swapped"
+        swapped.write_text(name)
+        os.chown(swapped, owner, owner)
+        if name == "linked":
+            (two.copy / name).unlink()
+            os.link(swapped, two.copy / name)
+            swapped.rename(two.other / "linked-there")
+        else:
+            swapped.rename(two.copy / name)
+    (two.other / "swapped.d").mkdir()
+    (two.copy / "theirs.d").rmdir()
+    (two.other / "swapped.d").rename(two.copy / "theirs.d")
+    os.chown(two.copy / "theirs.d", 1, 1)
+    subprocess.run(["chattr", "+i", two.copy / "kept"], check=True)
+    refused = ("gone", "kind", "linked", "theirs", "theirs.d", "runs", "caps", "kept")
+    before = {name: looks(two.copy / name) for name in refused[1:]}
+    try:
+        done = two.there(
+            sys.executable, f"{ROOT}/scripts/restore_backup", "--force", "--all", notice["set"], check=False
+        )
+    finally:
+        subprocess.run(["chattr", "-i", two.copy / "kept"], check=True)
+    assert done.returncode == 1
+    for name in refused:
+        assert f"{two.data}/{name}: " in done.stderr
+    assert f"{two.data}/gone: it is gone; " in done.stderr
+    assert f"{two.data}/kind: it is a folder now, and was a file; " in done.stderr
+    assert f"{two.data}/theirs: it is another one now, of another owner; " in done.stderr
+    assert f"{two.data}/kept: Operation not permitted" in done.stderr
+    assert {name: looks(two.copy / name) for name in before} == before
+    assert (two.copy / "mine").stat().st_mode & 0o777 == 0o640, "another file of the same owner"
+    assert (two.copy / "last").stat().st_uid == 12345
+
+
+def test_what_is_written_meanwhile_does_not_look_as_if_it_were_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next pass goes by size and time."""
+    file = tmp_path / "file"
+    file.write_text("old")
+    file.chmod(0o600)
+    attributes.note(str(tmp_path), [str(file)])
+    file.chmod(0o644)
+    os.utime(file, ns=(1, 1))
+    real = os.chmod
+
+    def meanwhile(path: Any, mode: int, **words: Any) -> None:
+        file.write_text("new")
+        real(path, mode, **words)
+
+    monkeypatch.setattr(os, "chmod", meanwhile)
+    assert attributes.give(str(tmp_path), [str(file)]) == ([str(file)], {})
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.stat().st_mtime_ns > 1
 
 
 def looks(path: Path) -> tuple[object, ...]:

@@ -121,12 +121,13 @@ def _let_go(settings: Config, group: Group, why: str) -> int:
         return OK
     from clusterd import handover, notify
 
-    try:
-        stuck = handover.let_go(settings, group)
-    except (ClusterdError, OSError) as error:
-        text = f"{group.name} is another node's now, and cannot be let go of here: {errors.text(error)}"
-        notify.tell_detached(settings, "release-failed", text, group=group.name, subject=group.name)
-        raise
+    there, stuck = handover.let_go(settings, group)
+    if there:
+        text = f"{group.name} is another node's now, and its address does not go from here: {there}"
+        did = "Its services were stopped, but for those that are told on their own."
+        notify.tell_detached(settings, "not-let-go", text, did=did, group=group.name, subject=group.name)
+    else:
+        notify.clear("not-let-go", group.name)
     for outcome in stuck:
         notify.tell_detached(
             settings,
@@ -137,8 +138,9 @@ def _let_go(settings: Config, group: Group, why: str) -> int:
             group=group.name,
             subject=outcome.service,
         )
-    if stuck:
-        raise Failed(f"{group.name}: {', '.join(outcome.service for outcome in stuck)} did not stop")
+    wrong = [there] * bool(there) + [f"{outcome.service} did not stop" for outcome in stuck]
+    if wrong:
+        raise Failed(f"{group.name}: {'; '.join(wrong)}")
     log.event("let-go", f"{group.name}: services stopped, address dropped ({why})", group=group.name)
     cli.answer(group=group.name, released=True, stopped=[service.name for service in group.services])
     return OK

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Sequence
 
 from clusterd import backups, cli, config, manifest, restore, run
+from clusterd.attributes import Given
 from clusterd.errors import OK, Failed, Usage
 from clusterd.manifest import Entry, Summary, shown
 from clusterd.model import Service
 
 DESCRIPTION = """\
 Put files from a backup set back where they were, with owner, mode, times, ACLs, extended attributes and hard links.
+Where only owner, mode, ACLs or extended attributes had been changed, these are given again, and the content stays.
 What they replace goes into a new backup set first. A folder that has become a symlink is not followed. On the holder
 of the service's group only: anywhere else the next pass would overwrite them again. Without PATH and --all, show what
 is in the set."""
@@ -49,10 +51,8 @@ def restore_backup(options: argparse.Namespace) -> int:
         return _show(found, list(backups.entries(found.set)), options.json)
     entries = list(backups.entries(found.set))
     chosen = entries if options.all else restore.choose(entries, options.paths)
-    if options.to:  # what has only got other attributes has no content to put there
-        chosen = [entry for entry in chosen if entry.what != manifest.ATTRIBUTES]
-        if not chosen:
-            raise Usage("--to: only owner, mode or other attributes were changed: there is no content to put there")
+    if options.to:
+        chosen = _with_content(found, chosen)
     service = None if options.to else _service(options, found)
     jobs = restore.plan(chosen, restore.places(service) if service else restore.elsewhere(options.to))
     if run.dry_run:
@@ -62,6 +62,17 @@ def restore_backup(options: argparse.Namespace) -> int:
     else:
         made, given = restore.put_back(found, jobs)
     return _report(found, chosen, given, made, options)
+
+
+def _with_content(found: Summary, chosen: list[Entry]) -> list[Entry]:
+    """Without what has only got other attributes: there is no content to put elsewhere."""
+    left = [entry for entry in chosen if entry.what != manifest.ATTRIBUTES]
+    if len(left) < len(chosen):
+        text = "only owner, mode or other attributes were changed, so there is no content to put there"
+        if not left:
+            raise Usage(f"--to: {text}; what they were: {backups.folder(found.set)}/attributes.jsonl")
+        print(f"{len(chosen) - len(left)} left out: of these {text}", file=sys.stderr)
+    return left
 
 
 def _service(options: argparse.Namespace, found: Summary) -> Service:
@@ -101,15 +112,16 @@ def _dry(jobs: list[restore.Job], as_json: bool) -> int:
     return OK
 
 
-def _report(found: Summary, chosen: list[Entry], given: list[str], made: Summary, options: argparse.Namespace) -> int:
+def _report(found: Summary, chosen: list[Entry], given: Given, made: Summary, options: argparse.Namespace) -> int:
     copied = [entry.path for entry in chosen if entry.what != manifest.ATTRIBUTES]
-    gone = len(chosen) - len(copied) - len(given)
-    if gone:
-        print(f"{gone} whose attributes were changed are gone, or something else now: passed over", file=sys.stderr)
+    kept = f"; what they replaced is in {made.set}" if made.entries else ""
+    if given.refused:
+        why = "; ".join(f"{shown(path)}: {text}" for path, text in given.refused.items())
+        raise Failed(f"not given their owner, mode and other attributes again: {why}. All else was put back{kept}")
     if options.json:
-        cli.show_json({"set": found.set, "restored": copied, "attributes": given, "kept": made.entries and made.set})
+        answer = {"set": found.set, "restored": copied, "attributes": given.done}
+        cli.show_json({**answer, "kept": made.entries and made.set})
     elif sys.stdout.isatty() or options.verbose:
-        kept = f"; what they replaced is in {made.set}" if made.entries else ""
-        rest = f", {len(given)} given their owner, mode and other attributes again" if given else ""
+        rest = f", {len(given.done)} given their owner, mode and other attributes again" if given.done else ""
         print(f"{len(copied)} put back from {found.set}{rest}{kept}")
     return OK
