@@ -106,12 +106,7 @@ def _give(opened: Opened, was: Was) -> str:
     same_owner = (now.uid, now.gid) == (was.uid, was.gid)
     if not same_owner and (now.device, now.inode) != (was.device, was.inode):
         return "it is another one now, of another owner"
-    if not same_owner and was.kind == stat.S_IFREG and _privileged(was):
+    if not same_owner and was.privileged:
         return "it would be run with the rights of an owner that it has not got now"
     opened.give(was.path, was.attributes._replace(mtime=None), now.inode)
     return ""
-
-
-def _privileged(was: Was) -> bool:
-    """Whether running the file gives rights: those of its owner or group, or capabilities."""
-    return bool(was.mode & (stat.S_ISUID | stat.S_ISGID)) or "security.capability" in was.xattrs

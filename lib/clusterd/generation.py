@@ -19,6 +19,8 @@ from clusterd.model import Service
 SEARCH = 3600.0
 """Seconds that rsync may take to say what is excluded."""
 
+_CAPABILITY = "security.capability"
+
 MIRRORED = ("paths", "include", "exclude")
 """What of a service's configuration says what is in the list."""
 
@@ -55,6 +57,18 @@ class Was(NamedTuple):
         """All but content and name."""
         xattrs = {name: value.encode("latin-1") for name, value in self.xattrs.items()}
         return Attributes(self.mode, self.uid, self.gid, self.mtime, xattrs)
+
+    @property
+    def privileged(self) -> bool:
+        """Whether who runs the file gets rights by that: of its owner or group, or capabilities."""
+        special = self.mode & (stat.S_ISUID | stat.S_ISGID) or _CAPABILITY in self.xattrs
+        return self.kind == stat.S_IFREG and bool(special)
+
+    def plainly(self) -> Attributes:
+        """Its attributes without such rights."""
+        wanted = self.attributes
+        xattrs = {name: value for name, value in wanted.xattrs.items() if name != _CAPABILITY}
+        return wanted._replace(mode=wanted.mode & ~(stat.S_ISUID | stat.S_ISGID), xattrs=xattrs)
 
 
 def make(service: Service) -> str:

@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterable
 
-from clusterd import beneath, generation, manifest
+from clusterd import beneath, generation, log, manifest
 from clusterd.beneath import Attributes, Opened
 from clusterd.errors import Failed
 from clusterd.generation import Was
@@ -125,9 +125,17 @@ class Way:
         regular = leader.kind == stat.S_IFREG
         # Numbers may change with a reboot, on some file systems: but nothing is given away to whoever swapped a file.
         # What has grown was written into by somebody of this node, and by no pass: its time is its own.
-        mine = led.st_ino == leader.inode or (led.st_uid, led.st_gid) == (leader.uid, leader.gid)
+        same_owner = (led.st_uid, led.st_gid) == (leader.uid, leader.gid)
+        mine = led.st_ino == leader.inode or same_owner
         if not regular or (mine and led.st_size == leader.size):
-            self.tree.give(leader.path, leader.attributes, led.st_ino)
+            # A number that is freed may be the next file's; and who owned it meanwhile may have written into it.
+            wanted = leader.attributes if same_owner else leader.plainly()
+            self.tree.give(leader.path, wanted, led.st_ino)
+            if wanted != leader.attributes:
+                text = (
+                    f"{manifest.shown(leader.path)}: had the rights of its owner for whoever runs it: not given again"
+                )
+                log.event("rights-not-given", text, level="warning", path=leader.path)
         for was in group:
             about = self.tree.lstat(was.path)
             if about is None or (about.st_dev, about.st_ino) != (led.st_dev, led.st_ino):

@@ -146,7 +146,9 @@ class Gardener:
         what = self.chance.randrange(7)
         plain = not os.path.islink(path)
         if what == 0 and plain:
-            os.chmod(path, self.chance.choice([0o600, 0o4755, 0o644, 0o2770, 0o1777]))
+            # Files without rights for who runs them: the way back does not give these to what has had another owner.
+            special = 0o2770 if os.path.isdir(path) else 0o660
+            os.chmod(path, self.chance.choice([0o600, 0o755, 0o644, special, 0o1777]))
         elif what == 1:
             os.chown(path, self.chance.randrange(3000), self.chance.randrange(3000), follow_symlinks=False)
         elif what == 2:

@@ -263,6 +263,34 @@ def test_a_file_that_is_alike_but_for_its_owner_is_not_the_old_one(tmp_path: Pat
     copy.mirror()
 
 
+def test_rights_for_who_runs_a_file_go_back_to_none_that_has_had_another_owner(tmp_path: Path) -> None:
+    """Who owns the folder can have put his own in its place, of the same size, time and number."""
+    copy = Copy(tmp_path)
+    for name in ("same", "swapped", "able"):
+        (copy.files / name).write_text("old")
+        (copy.files / name).chmod(0o755 if name == "able" else 0o4755)
+    able = bytes.fromhex("0100000200040000000000000000000000000000")
+    os.setxattr(copy.files / "able", "security.capability", able)
+    (copy.files / "z").write_text("old")
+    copy.mirror()
+    before = look(copy.copy)
+    (copy.files / "same").write_text("new")
+    session, argv = copy.begin()
+    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+    os.close(backups._held.pop(session.set))
+    for name in ("swapped", "able"):
+        about = (copy.copy / name).stat()
+        (copy.copy / name).write_text("bad")
+        os.chown(copy.copy / name, 12345, 12345)
+        os.utime(copy.copy / name, ns=(1, about.st_mtime_ns))
+    assert copy.settle().served == passes.ROLLED_BACK
+    assert set(differences(before, look(copy.copy))) == {"swapped", "able"}
+    assert (copy.copy / "same").stat().st_mode & 0o7777 == 0o4755
+    for name in ("swapped", "able"):
+        assert (copy.copy / name).stat().st_mode & 0o7777 == 0o755
+        assert "security.capability" not in os.listxattr(copy.copy / name)
+
+
 def cut_often(copy: Copy, count: int) -> None:
     """So many more cut passes, each of which has replaced one of the first ten files: by hand, which is quicker."""
     record = passes.read("data")
