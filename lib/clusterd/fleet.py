@@ -83,7 +83,7 @@ def events(config: Config, most: int) -> tuple[list[dict[str, Any]], list[Answer
     named = ("(", "-name", name, "-o", "-name", f"{name}[.-]*[0-9]", ")")
     argv = ("find", f"{paths.LOG}/", "-maxdepth", "1", *named, "-exec", "tail", "-q", f"-n{most}", "{}", "+")
     answers = everywhere(config, argv, timeout=QUICK)
-    found = [event for answer in answers for event in sorted(_events(answer), key=_time)[-most:]]
+    found = [event for answer in answers for event in sorted(_events(answer), key=_moment)[-most:]]
     return sorted(found, key=_time), answers
 
 
@@ -92,12 +92,17 @@ def _events(answer: Answer) -> Iterator[dict[str, Any]]:
     for line in answer.stdout.splitlines():
         with suppress(ValueError, TypeError, KeyError):
             event = json.loads(line)
-            _time(event)
+            _moment(event)
             yield event
 
 
 def _time(event: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(event["time"]).astimezone()
+
+
+def _moment(event: dict[str, Any]) -> tuple[datetime, float]:
+    """Of two events of one node in the same millisecond the boot clock says which was first."""
+    return _time(event), float(event.get("uptime", 0.0))
 
 
 def confirm(question: str, option: str) -> None:

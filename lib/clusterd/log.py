@@ -79,8 +79,8 @@ def shown(text: str) -> str:
 
 
 def moment() -> Moment:
-    """Now, to the millisecond."""
-    return Moment(timestamp(), round(time.clock_gettime(time.CLOCK_BOOTTIME), 3))
+    """Now; the boot clock to the microsecond: a script that was ready begins in the millisecond of its order."""
+    return Moment(timestamp(), round(time.clock_gettime(time.CLOCK_BOOTTIME), 6))
 
 
 def timestamp() -> str:

@@ -503,6 +503,17 @@ def test_logs_of_the_night_when_summer_time_ends(host: Host, call: Run, capsys: 
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == times
 
 
+def test_logs_of_one_millisecond(host: Host, call: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"time": "2026-01-01T00:00:01.000+00:00", "node": "serv1", "level": "info", "event": "e"}
+    lines = [
+        json.dumps({**facts, "text": text, "uptime": uptime}) for text, uptime in (("b", 2.000002), ("a", 2.000001))
+    ]
+    host.stand_in("tail", "true")
+    Path(paths.EVENTS).write_text("\n".join([*lines, json.dumps({**facts, "text": "odd", "uptime": "long"})]) + "\n")
+    assert call("logs") == 0
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["a", "b"]
+
+
 @pytest.mark.parametrize("rotated", ["events.jsonl.1", "events.jsonl-20260101"])
 def test_logs_after_the_file_was_rotated(
     host: Host, call: Run, capsys: pytest.CaptureFixture[str], rotated: str

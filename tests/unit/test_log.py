@@ -39,6 +39,12 @@ def test_an_event(box: "Box", monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.stat(paths.EVENTS).st_mode & 0o777 == 0o640
 
 
+def test_of_two_moments_one_is_the_earlier() -> None:
+    """A takeover that is armed begins within a millisecond of the decision."""
+    first, second = log.moment(), log.moment()
+    assert first.uptime < second.uptime
+
+
 def test_an_event_of_a_while_ago(box: "Box") -> None:
     """A worker writes it, after what a script has done meanwhile."""
     then = log.moment()
