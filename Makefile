@@ -64,16 +64,16 @@ format: venv
 unit: venv
 	$(TESTS) tests/unit
 
-# One kind after the other, for each of them keeps two cores busy. A shared machine may starve a node for longer than its
-# heartbeats allow: what fails in the lab is run again, and the report says so and why. Never so what must not happen on
-# a busy machine either (Violated): two nodes that answer, a write that is lost. A unit test that fails is tried once
-# more for the same reason, as many of them run on the real kernel and processes; but not what was found by chance (see
-# tests/unit/conftest.py).
+# One kind after the other, for each of them keeps two cores busy; what waits for processes and clocks most of the time
+# does so with five at once. A shared machine may starve a node for longer than its heartbeats allow: what fails in the
+# lab is run again, and the report says so and why. Never so what must not happen on a busy machine either (Violated): two
+# nodes that answer, a write that is lost. A unit test that fails is tried once more for the same reason, as many of them
+# run on the real kernel and processes; but not what was found by chance (see tests/unit/conftest.py).
 test: host lint
-	$(TESTS) -n 4 --dist loadfile --no-loadscope-reorder -rR $(AGAIN) 1 tests/unit
+	$(TESTS) -n 5 --dist loadfile --no-loadscope-reorder -rR $(AGAIN) 1 tests/unit
 	$(TESTS) --durations 5 tests/simulation
 	@mkdir -p build; rm -rf build/campaign.jsonl build/again
-	$(TESTS) -n 3 --dist loadfile $(AGAIN) 3 --durations 10 -m "not alone" tests/lab
+	$(TESTS) -n 5 --dist loadfile $(AGAIN) 3 --durations 10 -m "not alone" tests/lab
 	$(TESTS) $(AGAIN) 2 -m alone tests/lab
 
 # What make test does with a tenth of that: 200,000 files and one of 10 GB, on busy machines. Needs 25 GB of disk.
@@ -83,7 +83,7 @@ load: host venv
 # The faults on the running pair, and the table of what they came to, which goes into docs/reliability.md.
 campaign: host venv
 	@rm -f build/campaign.jsonl
-	$(TESTS) -n 3 --dist loadfile $(AGAIN) 3 -m "not alone" tests/lab/test_campaign_*.py
+	$(TESTS) -n 5 --dist loadfile $(AGAIN) 3 -m "not alone" tests/lab/test_campaign_*.py
 	@$(BIN)/python tools/campaign-table docs/reliability.md
 
 bench:

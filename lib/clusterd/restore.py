@@ -193,11 +193,10 @@ def put_back(found: Summary, jobs: list[Job]) -> tuple[Summary, Given]:
             made = backups.finish(kept, complete=complete)
     count = sum(len(job.names) for job in jobs)
     text = f"{found.service}: {count} files and folders put back from {found.set}"
-    if again:
-        text += f", and the attributes of {len(given.done)}"
-    if made.entries:
-        text += f"; what they replaced is in {made.set}"
-    log.event("backup-restored", text, level="notice", service=found.service, set=found.set, kept=made.set)
+    text += f", and the attributes of {len(given.done)}" * bool(again)
+    text += f"; what they replaced is in {made.set}" * bool(made.entries)
+    if count or given.done:
+        log.event("backup-restored", text, level="notice", service=found.service, set=found.set, kept=made.set)
     return made, given
 
 
