@@ -91,6 +91,8 @@ def give(folder: str, wanted: Collection[str]) -> Given:
                 given.refused[was.path] = why
             else:
                 given.done.append(was.path)
+    for path in sorted(set(wanted) - {*given.done, *given.refused}):
+        given.refused[path] = "what it had is not written down"
     return given
 
 

@@ -315,7 +315,10 @@ def test_what_is_written_meanwhile_does_not_look_as_if_it_were_not(
         real(path, mode, **words)
 
     monkeypatch.setattr(os, "chmod", meanwhile)
-    assert attributes.give(str(tmp_path), [str(file)]) == ([str(file)], {})
+    assert attributes.give(str(tmp_path), [str(file), "/odd"]) == (
+        [str(file)],
+        {"/odd": "what it had is not written down"},
+    )
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.stat().st_mtime_ns > 1
 
