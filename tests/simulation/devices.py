@@ -129,8 +129,9 @@ class Worker(worker.Worker):
             self.machine.loop.hire(job)
 
     def after_all(self, job: Any) -> None:
-        """At once, if nothing is to be done before it, as the real one; its thread's work is that of the loop here."""
-        if self.machine.loop is None or (not self.machine.loop.jobs and not self.owed):
+        """At once, if nothing is to be done before it, on the days on which that is so."""
+        loop = self.machine.loop
+        if present.world.at_once and loop is not None and not loop.jobs and not self.owed:
             job()
         else:
             self.do(lambda: None if self.owed else job())

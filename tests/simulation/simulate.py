@@ -40,6 +40,8 @@ SETTLED = 2.0
 """Seconds for which all must be well, and nobody at work, before that."""
 MISTAKEN = 0.2
 """How often a pass of a group begins on a node that does not hold it."""
+AT_ONCE = 4
+"""On one day of so many the watchdog's worker does at once what it can; see World.at_once."""
 ALONE = 8
 """After every day of so many one node is left alone for good."""
 WATCHED = 9
@@ -83,6 +85,7 @@ def simulate(seed: int, mutant: str = "", *, nodes: int = PAIR, verbose: bool = 
     if settings.nodes == PAIR and (kind.etcd or not mutant):
         settings = etcdworld.chosen(settings, seed, always=kind.etcd)
     world = World(seed, settings)
+    world.at_once = not mutant and seed % AT_ONCE == 1
     present.enter(world)
     if verbose:
         world.story = [f"seed {seed}: {world.settings}"]

@@ -148,6 +148,9 @@ class World:
         self.newest: dict[tuple[str, str, str], tuple[int, int]] = {}
         self.answered: dict[tuple[str, str], float] = {}
         """...when an answer to its questions to the LAN."""
+        self.at_once = False
+        """What the watchdog's worker is given, and what waits for no disk, is done at once if nothing is to be done
+        before it, as on an idle machine; or later, as on a busy one."""
         self.violations: list[str] = []
         self.story: list[str] | None = None
         self.wrote: Callable[[Machine, str, object, object], None] = lambda *_: None
