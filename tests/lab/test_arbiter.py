@@ -45,9 +45,12 @@ def etcd(lab: Lab) -> Etcd:
 
 
 def begin(lab: Lab, etcd: Etcd, **conf: Any) -> None:
-    """Both at home, each with a grant of its own group."""
+    """Both at home, each with a grant of its own group, and mirrored: or what only a dead node has keeps its group from
+    going home by itself.
+    """
     story.come_home(lab, ready=etcd.start, **{**CONF, **conf})
     lab.wait_for(lambda: etcd.claims() == {"serv1": "serv1", "serv2": "serv2"}, LONG, "both groups to be granted")
+    story.mirror(lab, "serv2", "mailspool")
 
 
 @contextmanager
