@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,9 @@ def test_a_programs_children_count_and_idleness_costs_nothing(tmp_path: Path) ->
     busy.touch()
     with subprocess.Popen([program, busy], stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
+            end = time.monotonic() + 10  # the kernel shows its words a moment after it has begun
+            while len(agent.running(program.name)) < 2 and time.monotonic() < end:
+                time.sleep(0.01)
             assert agent.idle(program.name, 0.5)["percent"] > 2
             busy.unlink()
             assert process.stdout and process.stdout.readline()
