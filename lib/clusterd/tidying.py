@@ -7,6 +7,7 @@ clusterd's folder of delayed updates, is removed; what may be a user's goes to t
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Sequence
 
@@ -43,8 +44,6 @@ def tidy(service: Service, cut: Unfinished) -> None:
                 log.debug(str(error))
         for folder in delayed & (into | mirrored):
             with contextlib.suppress(OSError):
-                import shutil  # a takeover seldom needs it, and waits for it else
-
                 shutil.rmtree(paths.PARTIAL, dir_fd=opened.folder(folder))
         for path in own:
             with contextlib.suppress(OSError):

@@ -42,10 +42,14 @@ class Worker:
         """Do `job`, which waits for no disk, unless something that must be done could not be done yet: now, if nothing
         is to be done before it, which spares the thread a wake-up; else soon.
         """
-        if self.given == self.done and not self.owed:
+        if self.idle():
             self._report(job)
         else:
             self.do(lambda: None if self.owed else job())
+
+    def idle(self) -> bool:
+        """Whether everything given so far is done."""
+        return self.given == self.done and not self.owed
 
     def finish(self, timeout: float) -> None:
         """Wait at most `timeout` seconds until everything given so far is done."""

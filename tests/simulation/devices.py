@@ -128,13 +128,10 @@ class Worker(worker.Worker):
         if self.machine.loop is not None:
             self.machine.loop.hire(job)
 
-    def after_all(self, job: Any) -> None:
-        """At once, if nothing is to be done before it, on the days on which that is so."""
+    def idle(self) -> bool:
+        """Never, but on the days on which that may be so."""
         loop = self.machine.loop
-        if present.world.at_once and loop is not None and not loop.jobs and not self.owed:
-            job()
-        else:
-            self.do(lambda: None if self.owed else job())
+        return present.world.at_once and loop is not None and not loop.jobs and not self.owed
 
     def _attempt(self, what: str, job: Any) -> None:
         try:
